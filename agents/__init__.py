@@ -1,0 +1,1 @@
+"""Experiments with agents: train, log, evaluate, checkpoint; and their configuration with gin."""

@@ -1,0 +1,79 @@
+"""Evaluation of a learner on environments of its own, compiled."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from components.actors import Actor
+from components.learner import Learner
+from components.meta_optimisers.base import over_axis
+from components.types import Array, Params
+
+
+class Evaluator:
+    """Plays one episode in each of the `B` environments with the weights frozen, drawing actions and then greedily.
+
+    Args:
+      learner: whose agents are evaluated.
+      max_episode_length: steps after which an episode counts as it stands.
+      seed: of the episodes; apart from the seed of training.
+
+    Raises:
+      ValueError: if `max_episode_length` < 1.
+    """
+
+    def __init__(self, learner: Learner, max_episode_length: int, seed: int):
+        if max_episode_length < 1:
+            raise ValueError(f'max_episode_length must be at least 1, got {max_episode_length}')
+        self._learner, self._max_episode_length = learner, max_episode_length
+        self._environment = learner.agent.environment
+        self._key = jax.random.fold_in(jax.random.key(seed), 0xE7A1)
+        self._evaluate = jax.jit(self._all_agents)
+
+    def evaluate(self) -> dict[str, np.ndarray]:
+        """Mean return and length of an episode, each an array `[S]`, for the `stochastic` and the `greedy` policy."""
+        self._key, key = jax.random.split(self._key)
+        states, row = self._evaluate(self._learner.state.agents.params, key)
+        for state in states:
+            self._environment.close(jax.device_get(state))
+        return jax.device_get(row)
+
+    def _all_agents(self, params: Params, key: Array):
+        row, states = {}, []
+        for name, greedy in (('stochastic', False), ('greedy', True)):
+            actor = Actor(self._environment, self._learner.network, greedy=greedy)
+            returns, lengths, state = self._over_agents(actor, params, jax.random.fold_in(key, greedy))
+            row[f'{name}/episode_return'] = returns.mean((1, 2))
+            row[f'{name}/episode_length'] = lengths.mean((1, 2))
+            states.append(state)
+        return states, row
+
+    def _over_agents(self, actor: Actor, params: Params, key: Array) -> tuple[Array, Array, Any]:
+        """Returns and lengths of every episode, `[S, L, B]`."""
+        num_seeds, num_lifetimes = self._learner.num_seeds, self._learner.agent.num_lifetimes
+        keys = jax.random.split(key, (num_seeds, num_lifetimes))
+        lifetimes = over_axis(lambda params, key: self._episodes(actor, params, key), num_lifetimes)
+        return over_axis(lifetimes, num_seeds)(params, keys)
+
+    def _episodes(self, actor: Actor, params: Params, key: Array) -> tuple[Array, Array, Any]:
+        """Return and length of the first episode of each environment, `[B]`, and the environments' last state."""
+        init_key, key = jax.random.split(key)
+        state = actor.init(init_key)
+        playing = jnp.ones(self._environment.batch_size, bool)
+
+        def go_on(carry):
+            t, _, playing, *_ = carry
+            return playing.any() & (t < self._max_episode_length)
+
+        def step(carry):
+            t, state, playing, returns, lengths = carry
+            state, step = actor.step(params, state, jax.random.fold_in(key, t))
+            returns = jnp.where(playing, step.episode_return, returns)
+            lengths = jnp.where(playing, step.episode_length, lengths)
+            return t + 1, state, playing & ~step.ended, returns, lengths
+
+        carry = (0, state, playing, state.episode_return, state.episode_length)
+        _, state, _, returns, lengths = jax.lax.while_loop(go_on, step, carry)
+        return returns, lengths.astype(returns.dtype), state.environment

@@ -1,0 +1,1 @@
+"""The parts an agent is composed of. Nothing here knows about gin, files or the command line."""

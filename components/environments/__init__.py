@@ -1,0 +1,1 @@
+"""Environments: batches stepped by pure functions inside the compiled learner."""

@@ -1,0 +1,149 @@
+"""The two environment interfaces, and the batch that turns one into the other.
+
+A `SingleEnvironment` is one episode's dynamics as pure functions. An `Environment` is a batch that never ends:
+
+    state, timestep = environment.reset(key)
+    while True:
+        state, timestep = environment.step(state, actions, key)
+
+How an episode of a batch ends. A *terminated* episode (LAST with discount 0) restarts in the same step: nothing is ever
+bootstrapped from its last observation, so the timestep carries the reward and discount of the last transition beside
+the first observation of the next episode (step type FIRST). A *truncated* episode (LAST with discount > 0) shows its
+last observation, which returns bootstrap from; the action of the step after is ignored, and that step restarts the
+episode with reward 0 and discount 0. It is no transition: whoever records it gives it mask 0, which is told by the
+timestep before it being LAST.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import dm_env
+import jax
+import jax.numpy as jnp
+from acme import specs
+
+from components.types import Array
+
+
+class SingleEnvironment(Protocol):
+    """One episode of a pure-JAX environment; unbatched."""
+
+    def spec(self) -> specs.EnvironmentSpec:
+        """Shapes and ranges of unbatched observations, actions, rewards and discounts."""
+        ...
+
+    def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:
+        """Starts an episode: its state and a FIRST timestep with reward 0 and discount 1, scalars."""
+        ...
+
+    def step(self, state: Any, action: Array, key: Array) -> tuple[Any, dm_env.TimeStep]:
+        """Takes one step. After a LAST timestep the state is not stepped again, or the result not used."""
+        ...
+
+
+class Environment(Protocol):
+    """A batch of `B` environments that restart by themselves (see the module's docstring)."""
+
+    @property
+    def batch_size(self) -> int:
+        """`B`."""
+        ...
+
+    def spec(self) -> specs.EnvironmentSpec:
+        """Shapes and ranges of one environment's observations, actions, rewards and discounts, without `B`."""
+        ...
+
+    def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:
+        """Starts `B` episodes; leaves `[B, ...]`."""
+        ...
+
+    def step(self, state: Any, actions: Array, key: Array) -> tuple[Any, dm_env.TimeStep]:
+        """Takes one step in each environment, `actions` int32 `[B]`; leaves `[B, ...]`."""
+        ...
+
+    def close(self, state: Any) -> None:
+        """Frees what a concrete state, which is not used again, holds outside the program; called on the host."""
+        ...
+
+
+class BatchState(NamedTuple):
+    """State of a `Batch`: the environments' own, and whether each one's last timestep was LAST, `[B]`."""
+
+    environment: Any
+    truncated: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """`batch_size` copies of a pure-JAX environment, each restarting when its episode ends.
+
+    Args:
+      environment: the single environment.
+      batch_size: number of copies, `B`.
+
+    Raises:
+      ValueError: if `batch_size` < 1.
+    """
+
+    environment: SingleEnvironment
+    batch_size: int
+
+    def __post_init__(self):
+        check_batch_size(self.batch_size)
+
+    def spec(self) -> specs.EnvironmentSpec:
+        return self.environment.spec()
+
+    def reset(self, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
+        state, timestep = jax.vmap(self.environment.reset)(jax.random.split(key, self.batch_size))
+        return BatchState(state, jnp.zeros(self.batch_size, bool)), timestep
+
+    def step(self, state: BatchState, actions: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
+        return jax.vmap(self._step)(state, actions, jax.random.split(key, self.batch_size))
+
+    def close(self, state: BatchState) -> None:
+        del state  # All of it is arrays.
+
+    def _step(self, state: BatchState, action: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
+        step_key, reset_key = jax.random.split(key)
+        stepped, timestep = self.environment.step(state.environment, action, step_key)
+        fresh, first = self.environment.reset(reset_key)
+        terminated = timestep.last() & (timestep.discount == 0)
+        restart = state.truncated | terminated
+
+        def select(on_restart, otherwise):
+            return jax.tree.map(lambda x, y: jnp.where(restart, x, y), on_restart, otherwise)
+
+        timestep = dm_env.TimeStep(
+            step_type=select(first.step_type, timestep.step_type),
+            reward=jnp.where(state.truncated, 0, timestep.reward),
+            discount=jnp.where(state.truncated, 0, timestep.discount),
+            observation=select(first.observation, timestep.observation),
+        )
+        return BatchState(select(fresh, stepped), timestep.last()), timestep
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises ValueError if a batch would be empty."""
+    if batch_size < 1:
+        raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+
+
+def make_timestep(observation: Any, reward=0, discount=1, *, first=False, last=False) -> dm_env.TimeStep:
+    """A timestep with array leaves, so that every timestep of an environment has the same structure.
+
+    Args:
+      observation: pytree of arrays.
+      reward: reward of the transition that led here.
+      discount: the environment's discount of that transition.
+      first: whether an episode starts here; a bool or a bool array.
+      last: whether it ends here; likewise.
+
+    Returns:
+      The timestep, with an int32 step type and floating-point reward and discount.
+    """
+    step_type = jnp.where(first, dm_env.StepType.FIRST, jnp.where(last, dm_env.StepType.LAST, dm_env.StepType.MID))
+    as_float = jnp.result_type(float)
+    return dm_env.TimeStep(
+        step_type.astype(jnp.int32), jnp.asarray(reward, as_float), jnp.asarray(discount, as_float), observation
+    )

@@ -1,0 +1,156 @@
+"""The one learner: every variant is this compiled step with other components in it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from acme import core as acme_core
+from acme.utils import counting, loggers
+
+from components.actors import Actor
+from components.agent import Agent
+from components.inner_loop import init_agent, make_inner_loop
+from components.meta_optimisers.base import LearnerState, over_axis
+from components.meta_parameters import describe_paths, numeric_paths
+from components.types import Array, CompositionError, Metrics
+
+
+class Learner(acme_core.Learner):
+    """Trains `S` independent replicas of an agent, all inside one compiled program.
+
+    One `step` is `num_meta_steps` meta-steps; metrics are reduced inside and leave the device once, for the logger.
+
+    repeat `num_meta_steps` times, for each seed:
+        for k in range(K): update each lifetime on its pending trajectory, act the next one
+        meta-optimiser: meta_params <- ...
+
+    Args:
+      agent: what to train.
+      num_seeds: replicas, `S`.
+      seed: replica `i` draws its randomness from `seed + i`, however many there are beside it.
+      num_meta_steps: meta-steps in a `step`.
+      counter: counts `env_steps` (per seed, an array `[S]`; masked transitions and validation left out),
+        `validation_env_steps` (likewise), `learner_updates` and `meta_updates`.
+      logger: is given one row per step: counts, and metrics as arrays `[S]`.
+
+    Raises:
+      ValueError: if `num_seeds` or `num_meta_steps` < 1.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        num_seeds: int = 1,
+        seed: int = 0,
+        num_meta_steps: int = 1,
+        counter: counting.Counter | None = None,
+        logger: loggers.Logger | None = None,
+    ):
+        if num_seeds < 1 or num_meta_steps < 1:
+            raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
+        self.agent, self.num_seeds = agent, num_seeds
+        self.network = agent.network_functions()
+        self.actor = Actor(agent.environment, self.network)
+        self.inner_loop = make_inner_loop(
+            self.network, self.actor, agent.update_rule, agent.meta_parameters, agent.unroll_length
+        )
+        self._num_meta_steps = num_meta_steps
+        self._counter = counter or counting.Counter()
+        self._logger = logger or loggers.NoOpLogger()
+        keys = jax.vmap(jax.random.key)(seed + jnp.arange(num_seeds))
+        self.state: LearnerState = jax.jit(over_axis(self.init_state, num_seeds))(keys)
+        self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
+        self._checked = False
+
+    def step(self):
+        self.advance(self._num_meta_steps)
+
+    def advance(self, num_meta_steps: int) -> None:
+        """Takes `num_meta_steps` meta-steps with the same compiled program, whatever their number.
+
+        Raises:
+          CompositionError: the first time, if a meta-gradient was zero throughout: nothing leads from that field to
+            the outer loss.
+        """
+        self.state, metrics, meta_values = self._compiled_steps(self.state, num_meta_steps)
+        row = self._row(*jax.device_get((metrics, meta_values)), num_meta_steps)
+        if not self._checked:
+            self._check_meta_gradients(row)
+            self._checked = True
+        self._logger.write(row)
+
+    def get_variables(self, names: list[str]) -> list[Any]:
+        """Of the first seed: its first lifetime's `params`, or the values of its `meta_parameters`; NumPy arrays."""
+        first_seed = jax.tree.map(lambda x: x[0], self.state)
+        variables = {
+            'params': jax.tree.map(lambda x: x[0], first_seed.agents.params),
+            'meta_parameters': self.agent.meta_parameters.values(first_seed.meta_params),
+        }
+        return jax.device_get([variables[name] for name in names])
+
+    def save(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to go on."""
+        return {'state': self.state, 'counts': self._counter.get_counts()}
+
+    def restore(self, state: dict[str, Any]):
+        """Goes on from what `save` returned."""
+        self.state = jax.tree.map(jnp.copy, state['state'])  # Steps write over the state they are given.
+        self._counter.restore({'counts': dict(state['counts']), 'cache': {}})
+
+    def init_state(self, key: Array) -> LearnerState:
+        """State of the seed that `key` stands for, before the first step."""
+        agent = self.agent
+        meta_key, agents_key = jax.random.split(key)
+        meta_params = agent.meta_parameters.init(meta_key, agent.update_rule)
+
+        def init(key: Array):
+            return init_agent(key, self.network, self.actor, agent.update_rule, agent.unroll_length)
+
+        agents = over_axis(init, agent.num_lifetimes)(jax.random.split(agents_key, agent.num_lifetimes))
+        return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params))
+
+    def meta_step(self, state: LearnerState) -> tuple[LearnerState, Metrics]:
+        """One meta-step of one seed; pure."""
+        return self.agent.meta_optimiser.step(state, self.inner_loop)
+
+    def _steps(self, state: LearnerState, num_meta_steps: Array):
+        """Meta-steps of all seeds: the state and the meta-parameters' values after them, and their metrics, `[S]`."""
+        meta_step = over_axis(self.meta_step, self.num_seeds)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(meta_step, state)[1])
+
+        def body(_, carry):
+            state, totals = carry
+            state, metrics = meta_step(state)
+            return state, jax.tree.map(jnp.add, totals, metrics)
+
+        state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
+        metrics = totals._replace(logs=jax.tree.map(lambda x: x / num_meta_steps, totals.logs))
+        return state, metrics, over_axis(self.agent.meta_parameters.values, self.num_seeds)(state.meta_params)
+
+    def _row(self, metrics: Metrics, meta_values: dict[str, Any], num_meta_steps: int) -> dict[str, Any]:
+        episodes = metrics.episodes
+        counts = self._counter.increment(
+            env_steps=episodes.num_steps.astype(np.int64),
+            validation_env_steps=metrics.num_validation_steps.astype(np.int64),
+            learner_updates=num_meta_steps * self.agent.meta_optimiser.num_inner_steps,
+            meta_updates=num_meta_steps,
+        )
+        num_episodes = np.where(episodes.num_episodes > 0, episodes.num_episodes, np.nan)
+        return {
+            **counts,
+            'episode_return': episodes.return_sum / num_episodes,
+            'episode_length': episodes.length_sum / num_episodes,
+            **metrics.logs,
+            **{f'meta/{path}': value for path, value in meta_values.items() if np.ndim(value) == 1},
+        }
+
+    def _check_meta_gradients(self, row: dict[str, Any]) -> None:
+        paths = self.agent.meta_parameters.parameters
+        dead = [repr(path) for path in paths if not np.any(row.get(f'meta_gradient/{path}', 1))]
+        if dead:
+            raise CompositionError(
+                f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '
+                f'outer loss; {describe_paths(numeric_paths(self.agent.update_rule))}'
+            )

@@ -1,0 +1,1 @@
+"""Meta-optimisers: how the meta-parameters are trained."""

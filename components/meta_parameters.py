@@ -1,0 +1,148 @@
+"""Meta-parameters: numeric fields of the update rule, named by their paths, whose values are learned."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+
+from components.bijectors import Bijector, Identity
+from components.types import Array, MetaParams
+
+
+class MetaParameter(Protocol):
+    """One entry of a `MetaParameterSet`."""
+
+    def init(self, key: Array, default: Any) -> Any:
+        """Unconstrained value to start from; `default` is what the field holds.
+
+        Raises:
+          ValueError: if there is no such value.
+        """
+        ...
+
+    def value(self, meta_param: Any) -> Any:
+        """What the field is replaced by, from the unconstrained value."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalar:
+    """A number.
+
+    Args:
+      bijector: keeps it in its bounds.
+      initial_value: in the units of the field; None starts from what the field holds.
+    """
+
+    bijector: Bijector = Identity()
+    initial_value: float | None = None
+
+    def init(self, key: Array, default: Any) -> Array:
+        del key
+        value = default if self.initial_value is None else self.initial_value
+        low, high = self.bijector.low, self.bijector.high
+        if (low is not None and value <= low) or (high is not None and value >= high):
+            raise ValueError(
+                f'the initial value {value} is not strictly between the bounds of {self.bijector}, where its gradient '
+                'would vanish'
+            )
+        return self.bijector.inverse(jnp.asarray(value, jnp.result_type(float)))
+
+    def value(self, meta_param: Array) -> Array:
+        return self.bijector.forward(meta_param)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaParameterSet:
+    """Which fields of an update rule are learned by the outer loop.
+
+    bind(update_rule, meta_params) is the same rule with those fields replaced. Nothing below it knows whether a field
+    is constant or learned.
+
+    Args:
+      parameters: entries by the path of their field from the update rule, through attributes and dictionary keys:
+        `objective.returns.discount`, `objective.terms.outer_critic.cost`, `optimiser.learning_rate`.
+    """
+
+    parameters: Mapping[str, MetaParameter] = dataclasses.field(default_factory=dict)
+
+    def init(self, key: Array, update_rule: Any) -> dict[str, Any]:
+        """Unconstrained values to start from.
+
+        Args:
+          key: for entries that start at random.
+          update_rule: where the fields are.
+
+        Raises:
+          ValueError: if a path does not lead to a numeric field, or an initial value is out of bounds.
+        """
+        paths = numeric_paths(update_rule)
+        meta_params = {}
+        for path, entry in self.parameters.items():
+            if path not in paths:
+                raise ValueError(f'meta-parameter {path!r}: {_why_not(update_rule, path)}; {describe_paths(paths)}')
+            try:
+                meta_params[path] = entry.init(key, paths[path])
+            except ValueError as error:
+                raise ValueError(f'meta-parameter {path!r}: {error}') from error
+        return meta_params
+
+    def values(self, meta_params: MetaParams) -> dict[str, Any]:
+        """Values in the units of the fields, by path."""
+        return {path: entry.value(meta_params[path]) for path, entry in self.parameters.items()}
+
+    def bind(self, update_rule: Any, meta_params: MetaParams) -> Any:
+        """The update rule with its learned fields replaced; nothing is validated again, as values may be traced."""
+        for path, value in self.values(meta_params).items():
+            update_rule = _replace(update_rule, path.split('.'), value)
+        return update_rule
+
+
+def numeric_paths(tree: Any, prefix: str = '') -> dict[str, float]:
+    """Every number reachable through dataclass fields and dictionary keys, by its path."""
+    paths: dict[str, float] = {}
+    for name, child in _children(tree).items():
+        path = f'{prefix}{name}'
+        if _is_number(child):
+            paths[path] = child
+        else:
+            paths |= numeric_paths(child, f'{path}.')
+    return paths
+
+
+def describe_paths(paths: Mapping[str, float]) -> str:
+    """The paths that exist, for an error message."""
+    return 'numeric fields are ' + (', '.join(sorted(paths)) or 'none')
+
+
+def _children(tree: Any) -> Mapping[str, Any]:
+    if dataclasses.is_dataclass(tree):
+        return {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+    return tree if isinstance(tree, Mapping) else {}
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def _why_not(tree: Any, path: str) -> str:
+    for name in path.split('.'):
+        children = _children(tree)
+        if name not in children:
+            return 'no such field'
+        tree = children[name]
+    return f'the field is not numeric ({type(tree).__name__})'
+
+
+def _replace(tree: Any, names: list[str], value: Any) -> Any:
+    """A copy with one descendant replaced. Constructors do not run: they validate what only concrete numbers can be."""
+    if not names:
+        return value
+    child = _replace(_children(tree)[names[0]], names[1:], value)
+    if isinstance(tree, Mapping):
+        return {**tree, names[0]: child}
+    tree = copy.copy(tree)
+    object.__setattr__(tree, names[0], child)
+    return tree

@@ -1,0 +1,140 @@
+"""An agent's network: torsos, cores and heads behind four pure functions."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from acme import specs
+
+from components.networks.cores import Core
+from components.networks.torsos import Torso
+from components.types import Array, CoreState, Outputs, Params, Trajectory
+
+
+class NetworkFunctions(NamedTuple):
+    """A network as pure functions. The state is reset before an input that is the first of an episode.
+
+    Attributes:
+      init: `(key) -> params`.
+      initial_state: `(batch_size) -> core_state`, leaves `[B, ...]`.
+      step: `(params, observation [B, ...], first [B], core_state) -> outputs [B, ...], core_state`.
+      unroll: `(params, observation [T, B, ...], first [T, B], core_state) -> outputs [T, B, ...]`.
+    """
+
+    init: Callable[[Array], Params]
+    initial_state: Callable[[int], CoreState]
+    step: Callable[[Params, Any, Array, CoreState], tuple[Outputs, CoreState]]
+    unroll: Callable[[Params, Any, Array, CoreState], Outputs]
+
+    def outputs(self, params: Params, trajectory: Trajectory) -> Outputs:
+        """Outputs at each observation of a trajectory of `T` steps, `[T+1, B, ...]`."""
+        return self.unroll(params, trajectory.observation, trajectory.first, trajectory.core_state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A torso, an optional recurrent core, and one linear head for each output that the objectives ask for.
+
+    Args:
+      torso: from observation to features.
+      core: recurrent core after the torso; None for a feed-forward network.
+      shared: whether all heads read one torso and core. If not, each head has a torso and core of its own.
+      head_torsos: torsos of their own for the heads named here, whose core is then their own too.
+    """
+
+    torso: Torso
+    core: Core | None = None
+    shared: bool = True
+    head_torsos: Mapping[str, Torso] = dataclasses.field(default_factory=dict)
+
+    def functions(self, spec: specs.EnvironmentSpec, heads: Mapping[str, tuple[int, ...]]) -> NetworkFunctions:
+        """Makes the network for an environment.
+
+        Args:
+          spec: of one environment.
+          heads: shape of each output, without leading axes.
+
+        Returns:
+          Its pure functions.
+
+        Raises:
+          ValueError: if a torso cannot take the observations, or `head_torsos` names a head nobody asks for.
+        """
+        unknown = set(self.head_torsos) - set(heads)
+        if unknown:
+            raise ValueError(
+                f'Network.head_torsos names {", ".join(sorted(unknown))}; the objectives ask for the heads '
+                f'{", ".join(sorted(heads))}'
+            )
+        network = hk.without_apply_rng(hk.transform(lambda *args, **kwargs: _Heads(self, heads)(*args, **kwargs)))
+        states = hk.without_apply_rng(hk.transform(lambda batch_size: self._initial_state(heads, batch_size)))
+
+        def init(key: Array) -> Params:
+            observation = jax.tree.map(lambda s: jnp.zeros((1, *s.shape), s.dtype), spec.observations)
+            return network.init(key, observation, jnp.ones(1, bool), initial_state(1), sequence=False)
+
+        def initial_state(batch_size: int) -> CoreState:
+            return states.apply({}, batch_size)
+
+        def step(params, observation, first, core_state):
+            return network.apply(params, observation, first, core_state, sequence=False)
+
+        def unroll(params, observation, first, core_state):
+            return network.apply(params, observation, first, core_state, sequence=True)[0]
+
+        jax.eval_shape(init, jax.random.key(0))  # Says now what a torso cannot take.
+        return NetworkFunctions(init, initial_state, step, unroll)
+
+    def _streams(self, heads: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+        """Which stream (a torso and core) each head reads."""
+        return {head: 'shared' if self.shared and head not in self.head_torsos else head for head in heads}
+
+    def _initial_state(self, heads, batch_size: int) -> CoreState:
+        if self.core is None:
+            return {}
+        return {stream: self.core().initial_state(batch_size) for stream in set(self._streams(heads).values())}
+
+
+class _Heads(hk.Module):
+    """The network as one haiku module, over one step or over a sequence."""
+
+    def __init__(self, network: Network, heads: Mapping[str, tuple[int, ...]]):
+        super().__init__(name='network')
+        self._network, self._heads = network, heads
+
+    def __call__(self, observation, first, core_state, sequence: bool) -> tuple[Outputs, CoreState]:
+        streams = self._network._streams(self._heads)
+        features, next_state = {}, {}
+        for stream in dict.fromkeys(streams.values()):
+            torso = self._network.head_torsos.get(stream, self._network.torso)
+            module = _Stream(torso, self._network.core, stream)
+            features[stream], state = module(observation, first, core_state.get(stream), sequence)
+            if state is not None:
+                next_state[stream] = state
+        return {head: self._head(head, features[streams[head]]) for head in self._heads}, next_state
+
+    def _head(self, head: str, features: Array) -> Array:
+        shape = self._heads[head]
+        x = hk.Linear(math.prod(shape), name=f'{head}_head')(features)
+        return x.reshape(*features.shape[:-1], *shape)
+
+
+class _Stream(hk.Module):
+    """A torso and its core."""
+
+    def __init__(self, torso: Torso, core: Core | None, name: str):
+        super().__init__(name=name)
+        self._torso, self._core = torso, core
+
+    def __call__(self, observation, first, core_state, sequence: bool):
+        features = hk.BatchApply(self._torso)(observation) if sequence else self._torso(observation)
+        if self._core is None:
+            return features, None
+        core = hk.ResetCore(self._core())
+        if sequence:
+            return hk.dynamic_unroll(core, (features, first), core_state)
+        return core((features, first), core_state)

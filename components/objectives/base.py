@@ -1,0 +1,105 @@
+"""The objective interface, and sums of objectives.
+
+An inner update on a trajectory is
+
+    outputs = network(params, trajectory)
+    targets = objective.targets(outputs, trajectory)
+    params <- params - step along d(masked mean of objective.loss(outputs(params), targets, trajectory)) / d(params)
+
+with the targets held fixed: a semi-gradient. A meta-gradient flows through `targets` and through `loss` into every
+numeric field of the objective. Keeping the two apart says so in the signatures; neither stops a gradient.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+from acme import specs
+
+from components.types import Array, Logs, Outputs, Targets, Trajectory
+
+
+class Objective(Protocol):
+    """A frozen dataclass whose fields are its hyperparameters, any of which may hold a traced value."""
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        """Shape of each network output that it reads, without leading axes.
+
+        Raises:
+          ValueError: if it cannot be used in an environment of that spec.
+        """
+        ...
+
+    def targets(self, outputs: Outputs, trajectory: Trajectory) -> Targets:
+        """What predictions move towards, leaves `[T, B, ...]`; differentiable in outputs and fields."""
+        ...
+
+    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
+        """Loss per step `[T, B]`, and its parts by name, `[T, B]`; the caller takes masked means of all of them."""
+        ...
+
+
+def num_actions(spec: specs.EnvironmentSpec) -> int:
+    """Number of actions of an environment with one discrete action.
+
+    Raises:
+      ValueError: if the environment has other actions.
+    """
+    if not isinstance(spec.actions, specs.DiscreteArray):
+        raise ValueError(f'the objective takes one discrete action, but the environment has {spec.actions}')
+    return int(spec.actions.num_values)
+
+
+def masked_mean(x: Array, mask: Array) -> Array:
+    """Mean of `x` over the transitions whose mask is not 0; both `[T, B]`."""
+    return (x * mask).sum() / jax.numpy.maximum(mask.sum(), 1)
+
+
+def merge_heads(parts: Mapping[str, Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """The heads of several objectives together.
+
+    Args:
+      parts: heads by the name of who asks for them.
+
+    Raises:
+      ValueError: if two ask for the same head in different shapes.
+    """
+    heads: dict[str, tuple[int, ...]] = {}
+    for name, part in parts.items():
+        for head, shape in part.items():
+            if heads.setdefault(head, shape) != shape:
+                raise ValueError(f'{name} asks for head {head!r} with shape {shape}, another with {heads[head]}')
+    return heads
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum:
+    """Several objectives added up; the coefficients are their own.
+
+    Args:
+      terms: the objectives by name. Their fields are reached through it: `terms.<name>.<field>`.
+
+    Raises:
+      ValueError: if there are no terms.
+    """
+
+    terms: Mapping[str, Objective]
+
+    def __post_init__(self):
+        if not self.terms:
+            raise ValueError('Sum.terms is empty')
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        return merge_heads({name: term.heads(spec) for name, term in self.terms.items()})
+
+    def targets(self, outputs: Outputs, trajectory: Trajectory) -> dict[str, Any]:
+        return {name: term.targets(outputs, trajectory) for name, term in self.terms.items()}
+
+    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
+        losses, logs = [], {}
+        for name, term in self.terms.items():
+            loss, term_logs = term.loss(outputs, targets[name], trajectory)
+            losses.append(loss)
+            logs.update({f'{name}/{key}': value for key, value in term_logs.items()})
+        return sum(losses[1:], start=losses[0]), logs

@@ -1,0 +1,140 @@
+"""Returns: what the value of each state on a trajectory, and the policy there, are moved towards.
+
+The recursions are rlax's, on time-major batches and with every gradient flowing. A return never reaches through a
+restart: where the *next* transition is masked, the present one bootstraps from the value of its last observation.
+"""
+
+import dataclasses
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import rlax
+
+from components.types import Array, Trajectory
+
+
+class ReturnEstimate(NamedTuple):
+    """Where to move to.
+
+    Attributes:
+      target: for the value of each state, `[T, B]`.
+      advantage: of each action over the policy, `[T, B]`.
+    """
+
+    target: Array
+    advantage: Array
+
+
+class Returns(Protocol):
+    """A frozen dataclass whose numeric fields may hold traced values."""
+
+    def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
+        """Estimates returns; differentiable in values, ratios and fields, stops nothing.
+
+        Args:
+          values: of the observations, `[T+1, B]`.
+          log_rho: log of the probability of each action under the present policy over that under the one that acted,
+            `[T, B]`.
+          trajectory: rewards, discounts and masks.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LambdaReturn:
+    """The on-policy lambda-return, G_t = r_{t+1} + gamma_{t+1} [(1 - lambda) v_{t+1} + lambda G_{t+1}].
+
+    lambda 0 is one-step TD, lambda 1 the longest return that the trajectory allows. The advantage is G_t - v_t.
+
+    Args:
+      discount: multiplies the environment's own; in [0, 1].
+      lambda_: in [0, 1].
+
+    Raises:
+      ValueError: if either is out of range.
+
+    Source: Sutton & Barto (2018), section 12.1; `rlax.lambda_returns`.
+    """
+
+    discount: float = 0.99
+    lambda_: float = 0.95
+
+    def __post_init__(self):
+        _check_unit_interval(self, 'discount', 'lambda_')
+
+    def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
+        del log_rho  # On-policy.
+        target = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, 1, None), out_axes=1)(
+            trajectory.reward,
+            self.discount * trajectory.discount,
+            values[1:],
+            self.lambda_ * _next_mask(trajectory),
+            False,  # stop_target_gradients
+        )
+        return ReturnEstimate(target, target - values[:-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakyVTrace:
+    """V-trace whose truncated importance ratios leak some of the plain ones.
+
+        rho_t = alpha min(rho_bar, IS_t) + (1 - alpha) IS_t,    c_t = lambda [alpha min(1, IS_t) + (1 - alpha) IS_t]
+        G_t   = v_t + rho_t (r_{t+1} + gamma_{t+1} v_{t+1} - v_t) + gamma_{t+1} c_t (G_{t+1} - v_{t+1})
+
+    The advantage is rho_t (r_{t+1} + gamma_{t+1} [(1 - lambda) v_{t+1} + lambda G_{t+1}] - v_t). On-policy both are
+    those of `LambdaReturn`, and alpha has no effect.
+
+    Args:
+      discount: multiplies the environment's own; in [0, 1].
+      lambda_: in [0, 1].
+      alpha: 1 is V-trace, 0 importance sampling; in [0, 1].
+      rho_bar: where ratios that weigh temporal differences are truncated; positive.
+
+    Raises:
+      ValueError: if a field is out of range.
+
+    Source: Zahavy et al. (2020), section 3; Espeholt et al. (2018), section 4.1; `rlax.leaky_vtrace`. The lambda in
+      the advantage is as in `rlax.vtrace_td_error_and_advantage`.
+    """
+
+    discount: float = 0.99
+    lambda_: float = 0.95
+    alpha: float = 1.0
+    rho_bar: float = 1.0
+
+    def __post_init__(self):
+        _check_unit_interval(self, 'discount', 'lambda_', 'alpha')
+        if self.rho_bar <= 0:
+            raise ValueError(f'LeakyVTrace.rho_bar must be positive, got {self.rho_bar}')
+
+    def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
+        discount = self.discount * trajectory.discount
+        ratio = jnp.exp(log_rho) * trajectory.mask  # A masked transition has no error and lets none through.
+        error = jax.vmap(rlax.leaky_vtrace, in_axes=(1, 1, 1, 1, 1, None, None, None, None), out_axes=1)(
+            values[:-1],
+            values[1:],
+            trajectory.reward,
+            discount,
+            ratio,
+            self.alpha,
+            self.lambda_,
+            self.rho_bar,
+            False,  # stop_target_gradients
+        )
+        next_error = jnp.concatenate([error[1:], jnp.zeros_like(error[:1])])
+        target = trajectory.reward + discount * (values[1:] + self.lambda_ * next_error)
+        rho = self.alpha * jnp.minimum(self.rho_bar, ratio) + (1 - self.alpha) * ratio
+        return ReturnEstimate(values[:-1] + error, rho * (target - values[:-1]))
+
+
+def _next_mask(trajectory: Trajectory) -> Array:
+    """Mask of the transition after each one, `[T, B]`; 1 after the last, where there is only a value to bootstrap from."""
+    return jnp.concatenate([trajectory.mask[1:], jnp.ones_like(trajectory.mask[:1])])
+
+
+def _check_unit_interval(returns, *fields: str) -> None:
+    for field in fields:
+        value = getattr(returns, field)
+        if not 0 <= value <= 1:
+            raise ValueError(f'{type(returns).__name__}.{field} must be in [0, 1], got {value}')
