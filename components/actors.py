@@ -149,7 +149,14 @@ class Actor:
         episode_length = state.episode_length + mask
         state = ActorState(environment, after, core_state, ~ended * episode_return, ~ended * episode_length)
         step = Step(
-            action, after.reward, after.discount, mask.astype(logits.dtype), logits, ended, episode_return, episode_length
+            action,
+            after.reward,
+            after.discount,
+            mask.astype(logits.dtype),
+            logits,
+            ended,
+            episode_return,
+            episode_length,
         )
         return state, step
 

@@ -20,7 +20,8 @@ class Checkpointer:
 
         self._args = ocp.args
         self._manager = ocp.CheckpointManager(
-            pathlib.Path(directory).absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, create=True)
+            pathlib.Path(directory).absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, create=True),
         )
 
     def save(self, step: int, state: Any) -> None:

@@ -94,10 +94,7 @@ class MetaGradient:
 
         Gradients: with respect to `meta_params`, through every update.
         """
-        agent, steps = jax.lax.scan(
-            lambda agent, _: inner_loop.advance(meta_params, agent), agent, length=self.num_inner_steps
-        )
-        metrics = mean_over_axis(steps)
+        agent, metrics = self._inner_steps(meta_params, agent, inner_loop)
         if self.validation_unroll_length is None:
             validation = agent.trajectory
         else:
@@ -110,6 +107,23 @@ class MetaGradient:
         loss, logs = self.outer_loss(agent.params, validation, inner_loop)
         metrics.logs.update(logs)
         return loss, (agent, metrics)
+
+    def _inner_steps(
+        self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop
+    ) -> tuple[AgentState, Metrics]:
+        """`K` updates, and what they report together.
+
+        The first is not in the loop: nothing before it depends on `meta_params`, so that its reverse pass, unlike a
+        loop's that serves every step, needs no second derivatives in the weights.
+        """
+        agent, first = inner_loop.advance(meta_params, agent)
+        if self.num_inner_steps == 1:
+            return agent, first
+        agent, others = jax.lax.scan(
+            lambda agent, _: inner_loop.advance(meta_params, agent), agent, length=self.num_inner_steps - 1
+        )
+        steps = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)
+        return agent, mean_over_axis(steps)
 
     def outer_loss(self, params: Params, validation: Trajectory, inner_loop: InnerLoop) -> tuple[Array, Logs]:
         """Masked mean of the outer objective on a validation trajectory, with targets held fixed; and its parts."""

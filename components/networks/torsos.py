@@ -79,9 +79,7 @@ class Convolutional:
         if x.ndim != 4:
             raise ValueError(f'Convolutional takes observations [H, W, C], got shape {x.shape[1:]}')
         for i, (channels, size, stride) in enumerate(zip(self.channels, self.kernel_sizes, self.strides, strict=True)):
-            convolution = Convolution2D(
-                channels, size, stride, self.padding, self.as_patches, name=f'convolution_{i}'
-            )
+            convolution = Convolution2D(channels, size, stride, self.padding, self.as_patches, name=f'convolution_{i}')
             x = jax.nn.relu(convolution(x))
         return _linear_layers(x.reshape(x.shape[0], -1), self.hidden_sizes)
 
@@ -120,7 +118,9 @@ class Convolution2D(hk.Module):
         if self._as_patches:
             return self._patches(x) @ w.reshape(-1, shape[-1]) + b
         strides = (self._stride, self._stride)
-        return jax.lax.conv_general_dilated(x, w, strides, self._padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + b
+        return (
+            jax.lax.conv_general_dilated(x, w, strides, self._padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + b
+        )
 
     def _patches(self, x: Array) -> Array:
         """What each output cell sees: `[N, H', W', size * size * C]`, in the order of the kernel's entries."""

@@ -6,14 +6,16 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.objectives.base import num_actions
+from components.objectives.base import num_actions, weigh
 from components.objectives.returns import ReturnEstimate, Returns
 from components.types import Array, Logs, Outputs, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
 class ActorCritic:
-    """Policy gradient with a learned baseline, value regression and an entropy bonus, per step:
+    """Policy gradient with a learned baseline, value regression and an entropy bonus.
+
+    The loss of a step is
 
         - policy_cost log pi(a_t|s_t) advantage_t + value_cost (target_t - v_t)^2 - entropy_cost H(pi(.|s_t))
 
@@ -46,7 +48,7 @@ class ActorCritic:
         policy = -_of_actions(log_pi, trajectory.action) * targets.advantage
         value = jnp.square(targets.target - outputs[self.value_head][:-1])
         entropy = -jnp.sum(jnp.exp(log_pi) * log_pi, -1)
-        loss = self.policy_cost * policy + self.value_cost * value - self.entropy_cost * entropy
+        loss = weigh(self.policy_cost, policy) + weigh(self.value_cost, value) - weigh(self.entropy_cost, entropy)
         return loss, {'policy': policy, 'value': value, 'entropy': entropy}
 
 
@@ -76,7 +78,7 @@ class ValueRegression:
 
     def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
         value = jnp.square(targets - outputs[self.value_head][:-1])
-        return self.cost * value, {'value': value}
+        return weigh(self.cost, value), {'value': value}
 
 
 def log_rho(logits: Array, trajectory: Trajectory) -> Array:

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import jax
+import jax.numpy as jnp
 from acme import specs
 
 from components.types import Array, Logs, Outputs, Targets, Trajectory
@@ -53,7 +53,12 @@ def num_actions(spec: specs.EnvironmentSpec) -> int:
 
 def masked_mean(x: Array, mask: Array) -> Array:
     """Mean of `x` over the transitions whose mask is not 0; both `[T, B]`."""
-    return (x * mask).sum() / jax.numpy.maximum(mask.sum(), 1)
+    return (x * mask).sum() / jnp.maximum(mask.sum(), 1)
+
+
+def weigh(cost: float | Array, x: Array) -> Array:
+    """`cost * x`. A constant cost of 0 leaves the term out altogether, and with it the work of its gradient."""
+    return jnp.zeros_like(x) if isinstance(cost, int | float) and cost == 0 else cost * x
 
 
 def merge_heads(parts: Mapping[str, Mapping[str, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
