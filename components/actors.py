@@ -189,8 +189,8 @@ class HostActor(acme_core.Actor):
         greedy: bool = False,
     ):
         def select(params, observation, first, core_state, key):
-            batch = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, first))
-            outputs, core_state = network.step(params, *batch, core_state)
+            observation, first = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, first))
+            outputs, core_state = network.step(params, observation, first, core_state)
             key, action_key = jax.random.split(key)
             return select_action(outputs[policy_head][0], action_key, greedy), core_state, key
 

@@ -75,7 +75,8 @@ class Learner(acme_core.Learner):
             the outer loss.
         """
         self.state, metrics, meta_values = self._compiled_steps(self.state, num_meta_steps)
-        row = self._row(*jax.device_get((metrics, meta_values)), num_meta_steps)
+        metrics, meta_values = jax.device_get((metrics, meta_values))
+        row = self._row(metrics, meta_values, num_meta_steps)
         if not self._checked:
             self._check_meta_gradients(row)
             self._checked = True

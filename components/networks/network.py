@@ -70,8 +70,8 @@ class Network:
                 f'Network.head_torsos names {", ".join(sorted(unknown))}; the objectives ask for the heads '
                 f'{", ".join(sorted(heads))}'
             )
-        network = hk.without_apply_rng(hk.transform(lambda *args, **kwargs: _Heads(self, heads)(*args, **kwargs)))
-        states = hk.without_apply_rng(hk.transform(lambda batch_size: self._initial_state(heads, batch_size)))
+        network: Any = hk.without_apply_rng(hk.transform(lambda *args, **kwargs: _Heads(self, heads)(*args, **kwargs)))
+        states: Any = hk.without_apply_rng(hk.transform(lambda batch_size: self._initial_state(heads, batch_size)))
 
         def init(key: Array) -> Params:
             observation = jax.tree.map(lambda s: jnp.zeros((1, *s.shape), s.dtype), spec.observations)
