@@ -1,5 +1,6 @@
 """Evaluation of a learner on environments of its own, compiled."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,36 +45,37 @@ class Evaluator:
         row, states = {}, []
         for name, greedy in (('stochastic', False), ('greedy', True)):
             actor = Actor(self._environment, self._learner.network, greedy=greedy)
-            returns, lengths, state = self._over_agents(actor, params, jax.random.fold_in(key, greedy))
+            returns, lengths, state = self._episodes(actor, params, jax.random.fold_in(key, greedy))
             row[f'{name}/episode_return'] = returns.mean((1, 2))
             row[f'{name}/episode_length'] = lengths.mean((1, 2))
             states.append(state)
         return states, row
 
-    def _over_agents(self, actor: Actor, params: Params, key: Array) -> tuple[Array, Array, Any]:
-        """Returns and lengths of every episode, `[S, L, B]`."""
-        num_seeds, num_lifetimes = self._learner.num_seeds, self._learner.agent.num_lifetimes
-        keys = jax.random.split(key, (num_seeds, num_lifetimes))
-        lifetimes = over_axis(lambda params, key: self._episodes(actor, params, key), num_lifetimes)
-        return over_axis(lifetimes, num_seeds)(params, keys)
-
     def _episodes(self, actor: Actor, params: Params, key: Array) -> tuple[Array, Array, Any]:
-        """Return and length of the first episode of each environment, `[B]`, and the environments' last state."""
+        """Return and length of the first episode of each environment, `[S, L, B]`, and the environments' last state."""
         init_key, key = jax.random.split(key)
-        state = actor.init(init_key)
-        playing = jnp.ones(self._environment.batch_size, bool)
+        state = self._over_agents(actor.init)(self._keys(init_key))
+        step = self._over_agents(actor.step)
 
         def go_on(carry):
             t, _, playing, *_ = carry
             return playing.any() & (t < self._max_episode_length)
 
-        def step(carry):
+        def play(carry):
             t, state, playing, returns, lengths = carry
-            state, step = actor.step(params, state, jax.random.fold_in(key, t))
-            returns = jnp.where(playing, step.episode_return, returns)
-            lengths = jnp.where(playing, step.episode_length, lengths)
-            return t + 1, state, playing & ~step.ended, returns, lengths
+            state, taken = step(params, state, self._keys(jax.random.fold_in(key, t)))
+            returns = jnp.where(playing, taken.episode_return, returns)
+            lengths = jnp.where(playing, taken.episode_length, lengths)
+            return t + 1, state, playing & ~taken.ended, returns, lengths
 
+        playing = jnp.ones(state.episode_return.shape, bool)
         carry = (0, state, playing, state.episode_return, state.episode_length)
-        _, state, _, returns, lengths = jax.lax.while_loop(go_on, step, carry)
+        _, state, _, returns, lengths = jax.lax.while_loop(go_on, play, carry)
         return returns, lengths.astype(returns.dtype), state.environment
+
+    def _over_agents(self, function: Callable) -> Callable:
+        return over_axis(over_axis(function, self._learner.agent.num_lifetimes), self._learner.num_seeds)
+
+    def _keys(self, key: Array) -> Array:
+        """One for each agent, `[S, L]`."""
+        return jax.random.split(key, (self._learner.num_seeds, self._learner.agent.num_lifetimes))

@@ -5,6 +5,13 @@ import jax
 import pytest
 
 
+@pytest.fixture(autouse=True, scope='session')
+def _compilation_cache(tmp_path_factory):
+    """Programs that several tests compile are compiled once."""
+    jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+
+
 @pytest.fixture(autouse=True)
 def _clean_configuration():
     """Every test starts without bindings."""

@@ -19,7 +19,7 @@ from components.meta_optimisers.base import (
 from components.meta_parameters import MetaParameterSet
 from components.objectives.base import Objective, masked_mean
 from components.optimisers import check_differentiable
-from components.types import Array, Logs, MetaParams, Metrics, Params, Trajectory
+from components.types import Array, Logs, MetaParams, Metrics, Params, Targets, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -94,19 +94,43 @@ class MetaGradient:
 
         Gradients: with respect to `meta_params`, through every update.
         """
-        agent, metrics = self._inner_steps(meta_params, agent, inner_loop)
-        if self.validation_unroll_length is None:
-            validation = agent.trajectory
-        else:
-            key, act_key = jax.random.split(agent.key)
-            actor_state, validation, episodes = inner_loop.act(
-                agent.params, agent.actor_state, act_key, self.validation_unroll_length
-            )
-            agent = agent._replace(actor_state=actor_state, key=key)
-            metrics = metrics._replace(num_validation_steps=episodes.num_steps)
+        agent, validation, metrics = self.unroll(meta_params, agent, inner_loop)
         loss, logs = self.outer_loss(agent.params, validation, inner_loop)
         metrics.logs.update(logs)
         return loss, (agent, metrics)
+
+    def unroll(
+        self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop
+    ) -> tuple[AgentState, Trajectory, Metrics]:
+        """The agent after `K` updates, its validation trajectory, and what the updates report."""
+        agent, metrics = self._inner_steps(meta_params, agent, inner_loop)
+        if self.validation_unroll_length is None:
+            return agent, agent.trajectory, metrics
+        key, act_key = jax.random.split(agent.key)
+        actor_state, validation, episodes = inner_loop.act(
+            agent.params, agent.actor_state, act_key, self.validation_unroll_length
+        )
+        agent = agent._replace(actor_state=actor_state, key=key)
+        return agent, validation, metrics._replace(num_validation_steps=episodes.num_steps)
+
+    def outer_loss(
+        self, params: Params, validation: Trajectory, inner_loop: InnerLoop, targets: Targets = None
+    ) -> tuple[Array, Logs]:
+        """Masked mean of the outer objective on a validation trajectory, and its parts by name (`outer_loss/...`).
+
+        Args:
+          params: of the network.
+          validation: the trajectory.
+          inner_loop: of the agent.
+          targets: of the outer objective, held fixed; None for those at `params`.
+        """
+        outputs = inner_loop.outputs(params, validation)
+        if targets is None:
+            targets = self.objective.targets(jax.lax.stop_gradient(outputs), validation)
+        loss, logs = self.objective.loss(outputs, targets, validation)
+        loss = masked_mean(loss, validation.mask)
+        parts = {f'outer_loss/{name}': masked_mean(x, validation.mask) for name, x in logs.items()}
+        return loss, {'outer_loss/total': loss, **parts}
 
     def _inner_steps(
         self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop
@@ -124,15 +148,6 @@ class MetaGradient:
         )
         steps = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)
         return agent, mean_over_axis(steps)
-
-    def outer_loss(self, params: Params, validation: Trajectory, inner_loop: InnerLoop) -> tuple[Array, Logs]:
-        """Masked mean of the outer objective on a validation trajectory, with targets held fixed; and its parts."""
-        outputs = inner_loop.outputs(params, validation)
-        targets = self.objective.targets(jax.lax.stop_gradient(outputs), validation)
-        loss, logs = self.objective.loss(outputs, targets, validation)
-        loss = masked_mean(loss, validation.mask)
-        parts = {f'outer_loss/{name}': masked_mean(x, validation.mask) for name, x in logs.items()}
-        return loss, {'outer_loss/total': loss, **jax.tree.map(jnp.asarray, parts)}
 
 
 def _value_or_norm(gradient: Any) -> Array:

@@ -115,12 +115,12 @@ class _Heads(hk.Module):
             features[stream], state = module(observation, first, core_state.get(stream), sequence)
             if state is not None:
                 next_state[stream] = state
-        return {head: self._head(head, features[streams[head]]) for head in self._heads}, next_state
-
-    def _head(self, head: str, features: Array) -> Array:
-        shape = self._heads[head]
-        x = hk.Linear(math.prod(shape), name=f'{head}_head')(features)
-        return x.reshape(*features.shape[:-1], *shape)
+        outputs = {}
+        for head, shape in self._heads.items():
+            x = features[streams[head]]
+            x = hk.Linear(math.prod(shape), name=f'{head}_head')(x)
+            outputs[head] = x.reshape(*x.shape[:-1], *shape)
+        return outputs, next_state
 
 
 class _Stream(hk.Module):

@@ -1,0 +1,129 @@
+"""Every file under gin/: alone, built, differentiated and trained for a moment."""
+
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from agents import configuration
+from agents.experiment import Experiment
+from components.diagnostics import compare_with_finite_differences
+from components.learner import Learner
+from components.meta_optimisers.meta_gradient import MetaGradient
+
+FILES = sorted(str(path.relative_to(configuration.ROOT)) for path in configuration.ROOT.glob('gin/**/*.gin'))
+VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
+TINY = ['TOTAL_ENV_STEPS = 1_000', 'NUM_ENVS = 3', 'UNROLL_LENGTH = 4']
+
+
+def build(file, *bindings):
+    configuration.load([file], [*TINY, *bindings])
+    return configuration.build(Experiment)
+
+
+def scopes(text):
+    """Scopes that a configuration names."""
+    lines = [line.split(' = ')[0] for line in text.splitlines() if ' = ' in line and not line.startswith('#')]
+    return {line.rpartition('/')[0] for line in lines}
+
+
+def test_there_are_files():
+    assert len(FILES) > 8
+
+
+def test_every_file_parses_alone_in_a_fresh_interpreter():
+    program = (
+        'import importlib.util, sys, gin\n'
+        'for path in sys.argv[1:]:\n'
+        '    gin.clear_config()\n'
+        '    gin.parse_config_file(path)\n'
+    )
+    # One interpreter a file would be the purest; one for all still catches a missing header or import, as names are
+    # resolved through each file's own imports.
+    subprocess.run([sys.executable, '-c', program, *FILES], cwd=configuration.ROOT, check=True)
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_every_file_has_a_header_that_says_what_is_required_and_overridden(file):
+    header = (configuration.ROOT / file).read_text().split('from __gin__')[0]
+    assert all(line.startswith('#') or not line for line in header.splitlines())
+    assert 'Required:' in header
+    assert 'overridden' in header
+
+
+@pytest.mark.parametrize('file', VARIANTS)
+def test_every_variant_is_an_include_and_few_overrides(file):
+    text = (configuration.ROOT / file).read_text()
+    assert "include 'gin/" in text
+    bindings = re.findall(r'^[a-z][\w/.]* =', text, re.MULTILINE)
+    # A file that brings an environment and a network describes those too.
+    assert len(bindings) <= (10 if 'agent.Agent.network' not in text else 17), bindings
+
+
+@pytest.mark.parametrize('file', VARIANTS)
+def test_every_variant_trains_and_repeats_from_its_saved_configuration(file, tmp_path):
+    experiment = build(file)
+    assert not configuration.bindings_without_effect([file])
+    saved, used = configuration.config_str(), configuration.operative_config_str()
+    assert scopes(used) <= scopes(saved) | {''}  # No scope leaked to where no file names it.
+
+    learner = Learner(experiment.agent)
+    learner.advance(2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner.state.agents.params))
+
+    (tmp_path / 'saved.gin').write_text(saved)
+    configuration.load([tmp_path / 'saved.gin'])
+    again = configuration.build(Experiment)
+    assert configuration.config_str() == saved
+    assert repr(again.agent.update_rule.objective) == repr(experiment.agent.update_rule.objective)
+    assert again.num_meta_steps == experiment.num_meta_steps
+
+
+@pytest.mark.parametrize('file', VARIANTS)
+@pytest.mark.parametrize('num_inner_steps', [1, 2])
+def test_every_meta_gradient_is_right_and_not_zero(file, num_inner_steps):
+    agent = build(file, f'NUM_INNER_STEPS = {num_inner_steps}').agent
+    if not isinstance(agent.meta_optimiser, MetaGradient):
+        assert not agent.meta_parameters.parameters
+        return
+    comparisons = compare_with_finite_differences(Learner(agent))
+    assert comparisons.keys() == agent.meta_parameters.parameters.keys()
+    for path, comparison in comparisons.items():
+        assert comparison.autodiff != 0, path
+        assert comparison.relative_error < 1e-4, (path, comparison)
+
+
+@pytest.mark.parametrize(
+    ('macro', 'value', 'read'),
+    [
+        ('TOTAL_ENV_STEPS', 777, lambda e: e.total_env_steps),
+        ('NUM_ENVS', 7, lambda e: e.agent.environment.batch_size),
+        ('UNROLL_LENGTH', 6, lambda e: e.agent.unroll_length),
+        ('NUM_INNER_STEPS', 2, lambda e: e.agent.meta_optimiser.num_inner_steps),
+        ('NUM_LIFETIMES', 2, lambda e: e.agent.num_lifetimes),
+        ('NUM_SEEDS', 3, lambda e: e.num_seeds),
+        ('SEED', 5, lambda e: e.seed),
+        ('LOG_EVERY', 11, lambda e: e.log_every),
+        ('EVALUATE_EVERY', 12, lambda e: e.evaluate_every),
+        ('CHECKPOINT_EVERY', 13, lambda e: e.checkpoint_every),
+    ],
+)
+def test_every_macro_of_the_base_means_the_same_in_every_variant(macro, value, read):
+    for file in VARIANTS:
+        assert read(build(file, f'{macro} = {value}')) == value, file
+
+
+def test_a_binding_after_the_files_changes_nothing_else():
+    build('gin/catch/meta_discount.gin')
+    before = configuration.config_str()
+    build('gin/catch/meta_discount.gin', 'outer/optax.adam.learning_rate = 0.5')
+    assert configuration.config_str() == before.replace(
+        'outer/optax.adam.learning_rate = 0.003', 'outer/optax.adam.learning_rate = 0.5'
+    )
+
+
+def test_no_package_shadows_gin_config():
+    assert not list(configuration.ROOT.glob('gin/**/__init__.py'))
