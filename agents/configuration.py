@@ -145,11 +145,11 @@ def _nearest_names(message: str) -> str:
         name, names = match[3], dir(sys.modules[match[2]])
     elif match := re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", message):
         name, names = match[2], _parameters(match[1])
-    elif match := re.search(r"'(\w+)' was not provided by an import statement", message):
-        return (
-            '; every gin file imports what it names, and --gin_bindings can name what the files import: '
-            + ', '.join(sorted(line.split()[-1] for line in _imports() if '__gin__' not in line))
-        )
+    elif 'was not provided by an import statement' in message:
+        if '--gin_bindings' not in message:
+            return '; every gin file imports what it names'
+        names = sorted(line.split()[-1] for line in _imports() if '__gin__' not in line)
+        return f'; --gin_bindings can name what the files import: {", ".join(names)}'
     else:
         return ''
     return _did_you_mean(name, [name for name in names if not name.startswith('_')])

@@ -641,7 +641,7 @@ def test_dm_environment_hands_out_numpy_of_the_spec():
         environment.observation_spec().validate(timestep.observation)
         timestep = environment.step(environment.action_spec().generate_value())
     environment.observation_spec().validate(timestep.observation)
-    environment.discount_spec().validate(timestep.discount.astype(environment.discount_spec().dtype))
+    environment.discount_spec().validate(timestep.discount)
 
 
 def test_dm_environment_draws_episodes_from_its_seed():

@@ -129,9 +129,7 @@ def test_one_inner_step_equals_the_meta_gradient_written_out_by_hand():
 
         def loss(params):
             outputs = network.outputs(params, agent.trajectory)
-            return masked_mean(
-                bound.objective.loss(outputs, targets, agent.trajectory)[0], agent.trajectory.mask
-            )
+            return masked_mean(bound.objective.loss(outputs, targets, agent.trajectory)[0], agent.trajectory.mask)
 
         return jax.tree.map(lambda p, g: p - 0.1 * g, agent.params, jax.grad(loss)(agent.params))
 

@@ -144,6 +144,12 @@ class DmEnvironment(dm_env.Environment):
     def action_spec(self):
         return self._spec.actions
 
+    def reward_spec(self):
+        return self._spec.rewards
+
+    def discount_spec(self):
+        return self._spec.discounts
+
     def _next_key(self) -> Array:
         self._key, key = jax.random.split(self._key)
         return key

@@ -1,0 +1,122 @@
+"""tools/run.py as a person runs it: in a process of its own, from another working directory."""
+
+import csv
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SMALL = [
+    'NUM_ENVS = 4',
+    'TOTAL_ENV_STEPS = 2_000',
+    'LOG_EVERY = 500',
+    'EVALUATE_EVERY = 1_000',
+    'CHECKPOINT_EVERY = 1_000',
+]
+
+
+def command(*arguments, bindings=SMALL):
+    options = [part for binding in bindings for part in ('--gin_bindings', binding)]
+    return [sys.executable, str(ROOT / 'tools' / 'run.py'), *arguments, *options]
+
+
+def run(cwd, *arguments, bindings=SMALL):
+    return subprocess.run(
+        command(*arguments, bindings=bindings), cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def rows(path):
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_from_another_directory_leaves_all_its_files(tmp_path):
+    done = run(tmp_path, '--gin_file', 'gin/catch/meta_discount.gin', '--workdir', 'here', '--seed', '3',
+               bindings=[*SMALL, 'NUM_SEEDS = 2'])  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    workdir = tmp_path / 'here'
+    assert done.stdout.splitlines()[-1] == f'results are in {workdir}'
+    assert 'objective.returns.discount 0.' in done.stdout
+    assert {path.name for path in workdir.iterdir()} == {
+        'config.gin', 'operative_config.gin', 'train.csv', 'eval.csv', 'tensorboard', 'checkpoints'
+    }  # fmt: skip
+
+    train = rows(workdir / 'train.csv')
+    assert list(train[0])[:6] == [
+        'seed', 'env_steps', 'learner_updates', 'meta_updates', 'wall_time', 'steps_per_second'
+    ]  # fmt: skip
+    # 50 meta-steps of 4 x 10 steps, in log periods of 12: five rows for each of two seeds.
+    assert [(row['seed'], row['env_steps']) for row in train[-2:]] == [('0', '2000'), ('1', '2000')]
+    assert len(train) == 2 * 5
+    assert all(None not in row and row['meta_gradient/objective.returns.discount'] for row in train)
+    assert [row['meta_updates'] for row in rows(workdir / 'eval.csv')] == ['36', '36', '50', '50']
+    assert {int(path.name) for path in (workdir / 'checkpoints').iterdir()} == {36, 50}
+    assert 'SEED = 3' in (workdir / 'config.gin').read_text()
+    assert 'torsos.MLP.hidden_sizes = (64, 64)' in (workdir / 'operative_config.gin').read_text()
+    assert 'network.Network.shared = True' in (workdir / 'operative_config.gin').read_text()  # A default.
+
+    before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
+    again = run(tmp_path, '--gin_file', 'gin/catch/meta_discount.gin', '--workdir', 'here')
+    assert again.returncode == 2
+    assert 'is not empty' in again.stderr
+    assert {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()} == before
+
+
+def test_ctrl_c_stops_with_complete_files(tmp_path):
+    process = subprocess.Popen(
+        command('--gin_file', 'gin/catch/meta_discount.gin', '--workdir', str(tmp_path / 'run'),
+                bindings=[*SMALL, 'TOTAL_ENV_STEPS = 500_000_000']),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while ' s left' not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert out.splitlines()[-1] == f'stopped; results so far are in {tmp_path / "run"}'
+    train = rows(tmp_path / 'run' / 'train.csv')
+    assert all(None not in row.values() for row in train)  # No half rows.
+    last = train[-1]['meta_updates']
+    assert rows(tmp_path / 'run' / 'eval.csv')[-1]['meta_updates'] == last
+    assert (tmp_path / 'run' / 'checkpoints' / last).is_dir()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'bindings', 'part'),
+    [
+        (['--gin_file', 'gin/nothing.gin'], [], 'searched'),
+        (['--gin_file', 'gin/catch/meta_discount.gin'], ['NUM_SEDS = 1'], 'did you mean NUM_SEEDS'),
+        (['--gin_file', 'gin/catch/meta_discount.gin'], ['TOTAL_ENV_STEPS = 10'], 'less than one meta-step'),
+        (['--gin_file', 'gin/base/actor_critic.gin'], [], 'is required and not set'),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(tmp_path, arguments, bindings, part):
+    done = run(tmp_path, *arguments, bindings=bindings)
+    assert done.returncode == 2
+    assert done.stdout == ''
+    (line,) = done.stderr.splitlines()
+    assert line.startswith('error: ')
+    assert part in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dead_meta_parameter_is_told_in_one_line(tmp_path):
+    binding = "meta_parameters.MetaParameterSet.parameters = {'objective.returns.lambda_': @meta_parameters.Scalar()}"
+    # With one step a trajectory lambda has nothing to mix.
+    done = run(tmp_path, '--gin_file', 'gin/catch/meta_discount.gin', '--workdir', 'run',
+               bindings=[*SMALL, 'UNROLL_LENGTH = 1', binding])  # fmt: skip
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "'objective.returns.lambda_': its meta-gradient is exactly zero" in line
+    assert 'objective.returns.discount' in line
+
+
+def test_a_file_in_the_way_is_told(tmp_path):
+    (tmp_path / 'file').write_text('')
+    done = run(tmp_path, '--gin_file', 'gin/catch/meta_discount.gin', '--workdir', 'file/run')
+    assert done.returncode == 2
+    assert 'cannot write to' in done.stderr

@@ -1,0 +1,211 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from agents import configuration
+from agents.configuration import ConfigurationError
+from agents.experiment import Experiment
+from components.networks import network, torsos
+
+HEADER = """
+from __gin__ import dynamic_registration
+
+from components.networks import network
+from components.networks import torsos
+"""
+VARIANT = 'gin/catch/meta_discount.gin'
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a gin file with the header and imports, and gives its path."""
+
+    def write(text, name='file.gin', header=HEADER):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(header + text)
+        return path
+
+    return write
+
+
+def test_files_are_read_in_order_then_bindings_and_the_last_value_wins(written):
+    one = written('SIZE = 1\ntorsos.MLP.hidden_sizes = [%SIZE]', 'one.gin')
+    two = written('SIZE = 2', 'two.gin')
+    configuration.load([one, two])
+    assert configuration.build(torsos.MLP).hidden_sizes == [2]
+    configuration.load([one, two], ['SIZE = 3'])
+    assert configuration.build(torsos.MLP).hidden_sizes == [3]
+    configuration.load([two, one])
+    assert configuration.build(torsos.MLP).hidden_sizes == [1]
+
+
+def test_what_was_read_before_is_forgotten(written):
+    configuration.load([written('torsos.MLP.hidden_sizes = [3]')])
+    configuration.load([written('network.Network.torso = @torsos.MLP()')])
+    assert configuration.build(network.Network).torso == torsos.MLP()
+
+
+def test_bindings_use_the_names_that_the_files_import():
+    configuration.load([VARIANT], ['inner/returns.LambdaReturn.lambda_ = 0.5'])
+    assert configuration.build(Experiment).agent.update_rule.objective.returns.lambda_ == 0.5
+
+
+def test_a_file_of_the_same_name_in_the_working_directory_does_not_win(written, tmp_path, monkeypatch):
+    written('FOO = 1', 'gin/base/run.gin')
+    monkeypatch.chdir(tmp_path)
+    configuration.load([VARIANT])
+    assert configuration.build(Experiment).num_seeds == 1
+    assert pathlib.Path.cwd() == tmp_path
+
+
+def test_bindings_without_effect_are_reported(written):
+    text = """
+    network.Network.torso = @used/torsos.MLP()
+    used/torsos.MLP.hidden_sizes = [1]
+    unused/torsos.MLP.hidden_sizes = [2]
+    torsos.Convolutional.channels = [3]
+    """.replace('    ', '')
+    path = written(text)
+    configuration.load([path])
+    assert configuration.build(network.Network).torso.hidden_sizes == [1]
+    assert configuration.bindings_without_effect([path]) == [
+        'Convolutional.channels', 'unused/MLP.hidden_sizes'
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('text', 'parts'),
+    [
+        ('torsos.MLP.hidden_sizes = (1,', ['file.gin, line', 'EOF']),
+        ('torsos.MLP.hidden_sizes', ['file.gin, line 6', "expected ':' or '='"]),
+        (
+            'torsos.MLP.hidden_sizes = wide',
+            ['file.gin, line 6', 'strings need quotes', 'torsos.MLP.hidden_sizes = wide'],
+        ),
+        ('torsos.MPL.hidden_sizes = 1', ['line 6', 'MPL', 'did you mean MLP']),
+        ('torsos.MLP.hiden_sizes = 1', ['line 6', 'hiden_sizes', 'did you mean hidden_sizes?']),
+        ('network.Network.torso = @torsos.Foo()', ['line 6', 'Foo', 'did you mean Torso?']),
+        ('agent.Agent.unroll_length = 1', ["'agent' was not provided by an import", 'every gin file imports what it names']),
+        ('from components import nothing', ["No module named 'components.nothing'"]),
+        ("include 'gin/base/nothing.gin'", ['gin/base/nothing.gin']),
+        (
+            'SIZE = %gin.REQUIRED\ntorsos.MLP.hidden_sizes = [%SIZE]',
+            ['SIZE is required', "--gin_bindings 'SIZE = ...'"],
+        ),
+        ('torsos.MLP.hidden_sizes = [%gin.REQUIRED]', ['MLP.hidden_sizes is required']),
+        ('SIZE = 1\ntorsos.MLP.hidden_sizes = [%SIEZ]', ['%SIEZ is used but not defined', 'did you mean SIZE?']),
+        ('SIZE = 1\nSIEZ = 2\ntorsos.MLP.hidden_sizes = [%SIZE]', ['SIEZ is defined but nothing uses it', 'SIZE?']),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(written, text, parts):
+    with pytest.raises(ConfigurationError) as error:
+        configuration.load([written(text)])
+    message = str(error.value)
+    assert '\n' not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ('binding', 'parts'),
+    [
+        ('NUM_SEEDS = ten', ['--gin_bindings', 'strings need quotes']),
+        ('NUM_SEDS = 10', ['NUM_SEDS is defined but nothing uses it; did you mean NUM_SEEDS']),
+        ('meta_gradient.MetaGradient.num_steps = 1', ['--gin_bindings', 'num_steps', 'did you mean num_inner_steps']),
+        ('foo.Bar.baz = 1', ["'foo'", '--gin_bindings can name what the files import', 'torsos']),
+    ],
+)
+def test_a_wrong_binding_is_told_in_one_line(binding, parts):
+    with pytest.raises(ConfigurationError) as error:
+        configuration.load([VARIANT], [binding])
+    message = str(error.value)
+    assert '\n' not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ('binding', 'parts'),
+    [
+        ('TOTAL_ENV_STEPS = 100', ['total_env_steps is 100', 'one meta-step of 640']),
+        ('NUM_INNER_STEPS = 0', ['num_inner_steps must be at least 1, got 0']),
+        ('NUM_ENVS = 0', ['batch_size must be at least 1, got 0']),
+        ('NUM_SEEDS = 0', ['num_seeds must be an integer of at least 1, got 0']),
+        ('LOG_EVERY = 1e4', ['log_every must be an integer', '10000.0']),
+        (
+            'inner/returns.LambdaReturn.discount = 1.5',
+            ['LambdaReturn.discount must be in [0, 1], got 1.5', "scope 'inner'"],
+        ),
+        ('inner/returns.LambdaReturn.discount = 1.0', ["'objective.returns.discount'", 'not strictly between']),
+        ('network.Network.torso = @torsos.Convolutional()', ['network and objectives do not fit', '(10, 5)']),
+        (
+            "meta_parameters.MetaParameterSet.parameters = {'objective.discount': @meta_parameters.Scalar()}",
+            ["'objective.discount': no such field", 'objective.returns.discount, objective.returns.lambda_'],
+        ),
+        ('optimisers.Optimiser.transform = @optax.scale_by_adam()', ['eps_root']),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_line(binding, parts):
+    configuration.load([VARIANT], [binding])
+    with pytest.raises(ConfigurationError) as error:
+        configuration.build(Experiment)
+    message = str(error.value)
+    assert '\n' not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_missing_or_unreadable_file_is_named_with_the_searched_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ('nothing.gin', tmp_path):
+        with pytest.raises(ConfigurationError, match='is missing or cannot be read; searched') as error:
+            configuration.load([path])
+        assert str(tmp_path) in str(error.value)
+    with pytest.raises(ConfigurationError) as error:
+        configuration.load(['gin/catch/nothing.gin'])
+    assert str(configuration.ROOT / 'gin/catch/nothing.gin') in str(error.value)
+
+
+def modules_after(program):
+    """Modules loaded in a fresh interpreter that has run a program."""
+    output = subprocess.run(
+        [sys.executable, '-c', f'{program}\nimport sys\nprint(*sys.modules)'],
+        cwd=configuration.ROOT, capture_output=True, text=True, check=True, env={**os.environ, 'PYTHONPATH': '.'},
+    ).stdout  # fmt: skip
+    return set(output.split())
+
+
+def test_importing_components_imports_neither_gin_nor_other_peoples_frameworks():
+    program = (
+        'import importlib, pkgutil, components\n'
+        'for module in pkgutil.walk_packages(components.__path__, "components."):\n'
+        '    importlib.import_module(module.name)\n'
+    )
+    modules = modules_after(program)
+    assert 'components.learner' in modules
+    assert 'components.environments.host' in modules
+    forbidden = {'gin', 'tensorflow', 'gymnasium', 'gymnax', 'jumanji', 'orbax', 'tensorboardX', 'ale_py', 'torch'}
+    assert not forbidden & modules
+
+
+def test_importing_components_makes_no_array_and_starts_no_device():
+    program = (
+        'import importlib, pkgutil, components, jax\n'
+        'for module in pkgutil.walk_packages(components.__path__, "components."):\n'
+        '    importlib.import_module(module.name)\n'
+        'jax.config.update("jax_num_cpu_devices", 2)\n'  # Refused once a device has started.
+        'assert jax.device_count() == 2'
+    )
+    assert 'jax' in modules_after(program)
+
+
+def test_only_the_configuration_module_knows_gin():
+    found = subprocess.run(
+        ['grep', '-rnE', r'^\s*(import|from) gin\b', '--include=*.py', 'components', 'agents', 'tools'],
+        cwd=configuration.ROOT, capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    assert [line.split(':')[0] for line in found.splitlines()] == ['agents/configuration.py']
