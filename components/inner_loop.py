@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from components.actors import Actor, ActorState
+from components.actors import Actor
 from components.meta_parameters import MetaParameterSet
 from components.networks.network import NetworkFunctions
 from components.types import Array, EpisodeTotals, Logs, MetaParams, Metrics, OptState, Outputs, Params, Trajectory
@@ -19,14 +19,14 @@ class AgentState(NamedTuple):
     Attributes:
       params: its weights (theta).
       opt_state: of its inner optimiser.
-      actor_state: where its acting stands.
+      actor_state: where its acting stands; only `act` looks into it.
       trajectory: the latest, acted with `params` and not learned from yet.
       key: of the acting to come.
     """
 
     params: Params
     opt_state: OptState
-    actor_state: ActorState
+    actor_state: Any
     trajectory: Trajectory
     key: Array
 
@@ -45,7 +45,7 @@ class InnerLoop(NamedTuple):
       unroll_length: `T` of the trajectories that are learned from.
     """
 
-    act: Callable[[Params, ActorState, Array, int], tuple[ActorState, Trajectory, EpisodeTotals]]
+    act: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
     update: Callable[[MetaParams, Params, OptState, Trajectory], tuple[Params, OptState, Logs]]
     outputs: Callable[[Params, Trajectory], Outputs]
     unroll_length: int

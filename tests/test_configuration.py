@@ -89,7 +89,10 @@ def test_bindings_without_effect_are_reported(written):
         ('torsos.MPL.hidden_sizes = 1', ['line 6', 'MPL', 'did you mean MLP']),
         ('torsos.MLP.hiden_sizes = 1', ['line 6', 'hiden_sizes', 'did you mean hidden_sizes?']),
         ('network.Network.torso = @torsos.Foo()', ['line 6', 'Foo', 'did you mean Torso?']),
-        ('agent.Agent.unroll_length = 1', ["'agent' was not provided by an import", 'every gin file imports what it names']),
+        (
+            'agent.Agent.unroll_length = 1',
+            ["'agent' was not provided by an import", 'every gin file imports what it names'],
+        ),
         ('from components import nothing', ["No module named 'components.nothing'"]),
         ("include 'gin/base/nothing.gin'", ['gin/base/nothing.gin']),
         (

@@ -225,7 +225,7 @@ def test_a_meta_parameter_without_a_path_to_the_outer_loss_is_named():
 
 def test_an_outer_critic_that_nothing_trains_is_refused():
     objective = ActorCritic(LambdaReturn(), value_head='outer_value')
-    with pytest.raises(CompositionError, match='outer_value.*no term of the inner objective trains'):
+    with pytest.raises(CompositionError, match=r'outer_value.*no term of the inner objective trains'):
         make_agent(meta_optimiser=meta_gradient(objective=objective))
 
 

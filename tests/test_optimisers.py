@@ -107,6 +107,17 @@ def test_transformations_without_a_derivative_at_zero_are_refused(transform):
         check_differentiable(Optimiser(transform, 0.1))
 
 
+def test_failure_at_the_second_step_is_found():
+    # Divides by the root of the square that the step before saw, so that the first step is harmless.
+    def update(gradient, square, params=None):
+        del params
+        return gradient / jnp.sqrt(square), gradient**2
+
+    transform = optax.GradientTransformation(jnp.ones_like, update)
+    with pytest.raises(ValueError, match='cannot be differentiated'):
+        check_differentiable(Optimiser(transform, 0.1))
+
+
 @pytest.mark.usefixtures('x64')
 @pytest.mark.parametrize(
     'transform',
