@@ -58,7 +58,7 @@ class Exp:
     high: None = dataclasses.field(default=None, init=False)
 
     def forward(self, x: Array) -> Array:
-        return jnp.maximum(jnp.exp(x), jnp.finfo(x.dtype).tiny)
+        return jnp.exp(_clip(x, *np.log([np.finfo(x.dtype).tiny, np.finfo(x.dtype).max]) * 0.99))
 
     def inverse(self, y: Array) -> Array:
         return jnp.log(y)
@@ -72,7 +72,7 @@ class Softplus:
     high: None = dataclasses.field(default=None, init=False)
 
     def forward(self, x: Array) -> Array:
-        return jnp.maximum(jax.nn.softplus(x), jnp.finfo(x.dtype).tiny)
+        return jax.nn.softplus(_clip(x, 0.99 * np.log(np.finfo(x.dtype).tiny), np.inf))
 
     def inverse(self, y: Array) -> Array:
         return y + jnp.log(-jnp.expm1(-y))
@@ -101,11 +101,15 @@ class Sigmoid:
         low, high = np.asarray(self.low, x.dtype), np.asarray(self.high, x.dtype)
         tiny = np.finfo(x.dtype).tiny  # Anything smaller counts as 0 in compiled programs.
         y = low + (high - low) * _logistic(x)
-        inside = jnp.clip(y, max(np.nextafter(low, high), low + tiny), min(np.nextafter(high, low), high - tiny))
-        return y + jax.lax.stop_gradient(inside - y)
+        return _clip(y, max(np.nextafter(low, high), low + tiny), min(np.nextafter(high, low), high - tiny))
 
     def inverse(self, y: Array) -> Array:
         return jnp.log(y - self.low) - jnp.log(self.high - y)
+
+
+def _clip(x: Array, low: float, high: float) -> Array:
+    """`jnp.clip` whose derivative is 1 also beyond the bounds."""
+    return x + jax.lax.stop_gradient(jnp.clip(x, low, high) - x)
 
 
 @jax.custom_jvp

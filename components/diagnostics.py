@@ -82,7 +82,7 @@ class _Replay(NamedTuple):
     def start(self) -> dict[int, Any]:
         return {length: jnp.int32(0) for length in self.trajectories}
 
-    def __call__(self, params, counts, key, unroll_length: int):
+    def __call__(self, params: Any, counts: Any, key: Any, unroll_length: int) -> tuple[Any, Trajectory, EpisodeTotals]:
         del params, key
         trajectory = jax.tree.map(lambda x: x[counts[unroll_length]], self.trajectories[unroll_length])
         nothing = EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.float32(0), jnp.int32(0))

@@ -107,6 +107,7 @@ def seed_means(data: Row) -> dict[str, float]:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, float | np.floating):
+    value = np.asarray(value).item()
+    if isinstance(value, float):
         return '' if math.isnan(value) else f'{value:.7g}'
     return value

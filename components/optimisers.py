@@ -32,7 +32,7 @@ class Optimiser:
     learning_rate: float
 
     def __post_init__(self):
-        if self.learning_rate <= 0:
+        if not self.learning_rate > 0:
             raise ValueError(f'Optimiser.learning_rate must be positive, got {self.learning_rate}')
 
     def init(self, params: Params) -> OptState:

@@ -170,3 +170,9 @@ def test_tensorboard_has_means_over_seeds_by_environment_steps(tmp_path):
     assert events['train/return'] == [(10, 2.5), (20, -1.5)]
     assert events['train/loss'] == [(20, 0.25)]
     assert events['train/env_steps'] == [(10, 10.0), (20, 20.0)]
+
+
+def test_an_array_without_axes_is_a_number(tmp_path):
+    logger = CSVLogger('log', tmp_path)
+    logger.write({'a': np.array(np.nan), 'b': np.array(1 / 3), 'c': np.int64(7)})
+    assert (tmp_path / 'log.csv').read_text().splitlines()[1] == '0,,0.3333333,7'

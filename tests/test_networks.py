@@ -351,3 +351,8 @@ def test_unknown_head_is_refused():
     network = Network(MLP((6,)), head_torsos={'reward': MLP((5,))})
     with pytest.raises(ValueError, match=r'reward.*logits, value'):
         network.functions(environment_spec(), HEADS)
+
+
+def test_a_kernel_larger_than_the_image_is_refused():
+    with pytest.raises(ValueError, match='does not fit'):
+        hk.transform(lambda x: Convolution2D(3, 4, 1, 'VALID')(x)).init(jax.random.key(0), jnp.zeros((1, 2, 2, 5)))

@@ -370,3 +370,14 @@ def test_bounds_themselves_are_accepted():
     for bound in (0.0, 1.0):
         assert LambdaReturn(bound, bound).discount == bound
         assert LeakyVTrace(bound, bound, bound).alpha == bound
+
+
+def test_whole_numbers_will_do_for_lambda():
+    trajectory = Trajectory(
+        observation=None, first=None, action=None, behaviour_logits=None, core_state=None,
+        reward=jnp.ones((3, 2)), discount=jnp.ones((3, 2)), mask=jnp.ones((3, 2)),
+    )  # fmt: skip
+    values, log_rho = jnp.arange(8.0).reshape(4, 2), jnp.zeros((3, 2))
+    for returns in (LambdaReturn, LeakyVTrace):
+        whole, real = (returns(1, 1 * x)(values, log_rho, trajectory) for x in (1, 1.0))
+        np.testing.assert_array_equal(whole.target, real.target)

@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -53,8 +53,8 @@ def composition(rounds: int, num_updates: int = 20) -> dict[str, Any]:
     """Training of the same Snake agent, in environment steps per second: the learner against a loop of its own."""
     configuration.load([VARIANT])
     agent = configuration.build(Experiment).agent
-    learner = Learner(agent)
-    hand_written = HandWrittenActorCritic(agent.environment.environment.environment, num_updates)
+    learner, batch = Learner(agent), cast(Any, agent.environment)
+    hand_written = HandWrittenActorCritic(batch.environment.environment, num_updates)
 
     def learn():
         learner.advance(num_updates)

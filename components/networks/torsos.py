@@ -111,6 +111,13 @@ class Convolution2D(hk.Module):
         self._as_patches = jax.default_backend() == 'cpu' if as_patches is None else as_patches
 
     def __call__(self, x: Array) -> Array:
+        """Convolves images `[N, H, W, C]` to `[N, H', W', output_channels]`.
+
+        Raises:
+          ValueError: if the kernel is larger than the padded image.
+        """
+        if self._padding == 'VALID' and min(x.shape[1:3]) < self._size:
+            raise ValueError(f'a kernel of side {self._size} does not fit into an image of {x.shape[1:3]}')
         shape = (self._size, self._size, x.shape[-1], self._output_channels)
         stddev = (self._size * self._size * x.shape[-1]) ** -0.5  # As hk.Conv2D and hk.Linear have it.
         w = hk.get_parameter('w', shape, x.dtype, init=hk.initializers.TruncatedNormal(stddev))

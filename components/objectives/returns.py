@@ -83,7 +83,8 @@ class LeakyVTrace:
         G_t   = v_t + rho_t (r_{t+1} + gamma_{t+1} v_{t+1} - v_t) + gamma_{t+1} c_t (G_{t+1} - v_{t+1})
 
     The advantage is rho_t (r_{t+1} + gamma_{t+1} [(1 - lambda) v_{t+1} + lambda G_{t+1}] - v_t). On-policy both are
-    those of `LambdaReturn`, and alpha has no effect.
+    those of `LambdaReturn`, and alpha has no effect. Ratios of exactly 1 are a corner of the truncation: the derivative
+    there is JAX's convention for ties, half of each side's.
 
     Args:
       discount: multiplies the environment's own; in [0, 1].
@@ -105,7 +106,7 @@ class LeakyVTrace:
 
     def __post_init__(self):
         _check_unit_interval(self, 'discount', 'lambda_', 'alpha')
-        if self.rho_bar <= 0:
+        if not self.rho_bar > 0:
             raise ValueError(f'LeakyVTrace.rho_bar must be positive, got {self.rho_bar}')
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
@@ -118,7 +119,7 @@ class LeakyVTrace:
             discount,
             ratio,
             self.alpha,
-            self.lambda_,
+            jnp.asarray(self.lambda_, values.dtype),
             self.rho_bar,
             False,  # stop_target_gradients
         )
