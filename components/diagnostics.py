@@ -1,5 +1,6 @@
 """Is a meta-gradient right? Comparison with finite differences, for any agent."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -70,7 +71,9 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
         return {path: Comparison(float(gradient[path]), slope(path)) for path in scalars}
 
 
-class _Replay(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Replay:
     """Acting that repeats what was recorded; the actor state counts the trajectories of each length so far.
 
     Attributes:
