@@ -15,6 +15,7 @@ from components.environments.catch import Catch, HostCatch
 from components.environments.host import HostEnvironment
 from components.learner import Learner
 from components.meta_optimisers.base import Fixed
+from components.meta_parameters import MetaParameterSet
 from components.networks.cores import GRU
 from components.networks.network import Network
 from components.networks.torsos import MLP, Convolutional
@@ -90,6 +91,16 @@ def test_a_seed_does_not_depend_on_the_seeds_beside_it():
             jax.tree.leaves(learner.state.agents.params), jax.tree.leaves(together.state.agents.params), strict=True
         ):
             np.testing.assert_allclose(a[0], b[i], rtol=1e-4, atol=1e-6)
+
+
+def test_plain_agents_have_seeds_and_lifetimes_too():
+    agent = make_agent(meta_optimiser=Fixed(), meta_parameters=MetaParameterSet(), num_lifetimes=2)
+    rows = Rows()
+    learner = Learner(agent, num_seeds=3, num_meta_steps=4, logger=rows)
+    learner.step()
+    np.testing.assert_array_equal(rows.rows[0]['env_steps'], 3 * [4 * 4 * 5 * 2])
+    weights = learner.state.agents.params['network/logits_head']['w']
+    assert len({float(weight.sum()) for row in weights for weight in row}) == 6  # All different.
 
 
 def test_the_same_seed_gives_the_same_run_and_another_gives_another():

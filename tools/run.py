@@ -15,8 +15,9 @@ import pathlib
 import signal
 import sys
 
-# A checkout can be run whether or not it is installed, from any folder.
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+# A checkout can be run whether or not it is installed, from any folder, and gin files can import what lies in that one.
+sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
+sys.path.append(str(pathlib.Path.cwd()))
 
 from agents import configuration
 from agents.experiment import Experiment

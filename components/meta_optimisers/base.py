@@ -59,7 +59,7 @@ class MetaOptimiser(Protocol):
 def over_axis(function: Callable, size: int) -> Callable:
     """`jax.vmap(function)` over a leading axis of that size; an axis of one is taken off and put back, at no cost."""
     if size != 1:
-        return jax.vmap(function)
+        return jax.vmap(function, axis_size=size)
 
     def only(*args):
         return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], args)))
