@@ -128,6 +128,7 @@ def _one_line_errors(path: pathlib.Path | None = None) -> Iterator[None]:
     except (ValueError, TypeError, NameError, AttributeError, ImportError, OSError) as error:
         message = re.sub(r" \(<class '[\w.]+'>\)", '', ' '.join(str(error).split()))
         message = re.sub(r'In bindings string line \d+', 'In --gin_bindings', message)
+        message = message.replace("Searched config paths: ['']", f'Searched {ROOT}')
         raise ConfigurationError(message + _nearest_names(message)) from error
 
 
