@@ -58,7 +58,8 @@ class Experiment:
     loggers: Sequence[LoggerFactory] = ()
 
     def __post_init__(self):
-        for name, least in (('num_seeds', 1), ('log_every', 1), ('evaluate_every', 0), ('checkpoint_every', 0)):
+        limits = {'total_env_steps': 1, 'num_seeds': 1, 'log_every': 1, 'evaluate_every': 0, 'checkpoint_every': 0}
+        for name, least in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise CompositionError(f'Experiment.{name} must be an integer of at least {least}, got {value!r}')

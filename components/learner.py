@@ -92,12 +92,12 @@ class Learner(acme_core.Learner):
         return jax.device_get([variables[name] for name in names])
 
     def save(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on."""
-        return {'state': self.state, 'counts': self._counter.get_counts()}
+        """Everything that a resumed run needs to go on; a copy, as the next step writes over the state."""
+        return {'state': jax.tree.map(jnp.copy, self.state), 'counts': self._counter.get_counts()}
 
     def restore(self, state: dict[str, Any]):
         """Goes on from what `save` returned."""
-        self.state = jax.tree.map(jnp.copy, state['state'])  # Steps write over the state they are given.
+        self.state = jax.tree.map(jnp.copy, state['state'])
         self._counter.restore({'counts': dict(state['counts']), 'cache': {}})
 
     def init_state(self, key: Array) -> LearnerState:

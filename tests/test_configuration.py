@@ -135,6 +135,7 @@ def test_a_wrong_binding_is_told_in_one_line(binding, parts):
     ('binding', 'parts'),
     [
         ('TOTAL_ENV_STEPS = 100', ['total_env_steps is 100', 'one meta-step of 640']),
+        ('TOTAL_ENV_STEPS = 1e6', ['total_env_steps must be an integer', '1000000.0']),
         ('NUM_INNER_STEPS = 0', ['num_inner_steps must be at least 1, got 0']),
         ('NUM_ENVS = 0', ['batch_size must be at least 1, got 0']),
         ('NUM_SEEDS = 0', ['num_seeds must be an integer of at least 1, got 0']),
