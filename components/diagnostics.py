@@ -49,19 +49,15 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
         loop: InnerLoop = inner_loop
 
         @jax.jit
-        def targets(meta_params):
-            last, validation, _ = meta_gradient.unroll(meta_params, agent, loop)
-            return meta_gradient.objective.targets(loop.outputs(last.params, validation), validation)
+        def gradient_and_targets(meta_params):
+            def loss(meta_params):
+                loss, _, _, targets = meta_gradient.lifetime_loss(meta_params, agent, loop)
+                return loss, targets
 
-        @jax.jit
-        def loss(meta_params, targets):
-            last, validation, _ = meta_gradient.unroll(meta_params, agent, loop)
-            return meta_gradient.outer_loss(last.params, validation, loop, targets)[0]
+            return jax.grad(loss, has_aux=True)(meta_params)
 
-        gradient = jax.jit(jax.grad(lambda meta_params: meta_gradient.lifetime_loss(meta_params, agent, loop)[0]))(
-            meta_params
-        )
-        fixed = targets(meta_params)
+        loss = jax.jit(lambda meta_params, targets: meta_gradient.lifetime_loss(meta_params, agent, loop, targets)[0])
+        gradient, fixed = gradient_and_targets(meta_params)
 
         def slope(path: str) -> float:
             up, down = ({**meta_params, path: meta_params[path] + sign * step} for sign in (1, -1))
@@ -101,14 +97,18 @@ def record(
       The inner loop and the agent, with acting replaced by a replay of these trajectories.
     """
     advance, act = jax.jit(inner_loop.advance), jax.jit(inner_loop.act, static_argnums=3)
-    acted: dict[int, list[Trajectory]] = {inner_loop.unroll_length: []}
+    acted: dict[int, list[Trajectory]] = {}
     now = agent
     for _ in range(meta_gradient.num_inner_steps):
         now, _ = advance(meta_params, now)
-        acted[inner_loop.unroll_length].append(now.trajectory)
-    if meta_gradient.validation_unroll_length is not None:
-        _, validation, _ = act(now.params, now.actor_state, now.key, meta_gradient.validation_unroll_length)
-        acted.setdefault(meta_gradient.validation_unroll_length, []).append(validation)
+        acted.setdefault(inner_loop.unroll_length, []).append(now.trajectory)
+        if meta_gradient.validation_unroll_length is not None:
+            key, act_key = jax.random.split(now.key)
+            actor_state, validation, _ = act(
+                now.params, now.actor_state, act_key, meta_gradient.validation_unroll_length
+            )
+            now = now._replace(actor_state=actor_state, key=key)
+            acted.setdefault(meta_gradient.validation_unroll_length, []).append(validation)
     replay = _Replay({n: jax.tree.map(lambda *xs: jnp.stack(xs), *ts) for n, ts in acted.items()})
     return inner_loop._replace(act=replay), agent._replace(actor_state=replay.start())
 

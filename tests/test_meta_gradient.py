@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from components.environments.base import Batch
 from components.environments.catch import Catch
 from components.learner import Learner
 from components.meta_optimisers.base import Fixed
+from components.meta_optimisers.step_weights import Explicit, Geometric, LastStep, Uniform
 from components.meta_parameters import MetaParameterSet, Scalar
 from components.networks.cores import LSTM
 from components.networks.network import Network
@@ -28,6 +31,14 @@ def first_lifetime(state):
     return jax.tree.map(lambda x: x[0], state.meta_params), jax.tree.map(lambda x: x[0, 0], state.agents)
 
 
+def gradient_of(learner, **changes):
+    """Meta-gradient of a learner's first lifetime with some fields of its meta-optimiser changed."""
+    meta_params, agent = first_lifetime(learner.state)
+    meta_optimiser = dataclasses.replace(learner.agent.meta_optimiser, **changes)
+    loss = jax.jit(lambda meta_params: meta_optimiser.lifetime_loss(meta_params, agent, learner.inner_loop)[0])
+    return np.array(list(jax.grad(loss)(meta_params).values()))
+
+
 def assert_trees_close(x, y, rtol=2e-5, atol=1e-6):
     for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
@@ -38,6 +49,12 @@ SETTINGS = {
     'three steps': {'meta_optimiser': meta_gradient(num_inner_steps=3)},
     'fresh validation': {'meta_optimiser': meta_gradient(num_inner_steps=2, validation_unroll_length=7)},
     'fresh validation of the same length': {'meta_optimiser': meta_gradient(validation_unroll_length=4)},
+    'mixture': {'meta_optimiser': meta_gradient(num_inner_steps=3, step_weights=Uniform())},
+    'mixture with fresh validation': {
+        'meta_optimiser': meta_gradient(
+            num_inner_steps=2, step_weights=Explicit((0.7, -0.2)), validation_unroll_length=6
+        )
+    },
     'recurrent': {
         'network': Network(MLP((8,)), LSTM(8)),
         'meta_optimiser': meta_gradient(num_inner_steps=2),
@@ -102,10 +119,11 @@ def test_inner_steps_equal_a_python_loop_of_updates(num_inner_steps):
     learner = Learner(make_agent(meta_optimiser=meta_gradient(num_inner_steps=num_inner_steps)))
     meta_params, agent = first_lifetime(learner.state)
     loop = learner.inner_loop
+    update, act = jax.jit(loop.update), jax.jit(loop.act, static_argnums=3)
     for _ in range(num_inner_steps):
-        params, opt_state, _ = loop.update(meta_params, agent.params, agent.opt_state, agent.trajectory)
+        params, opt_state, _ = update(meta_params, agent.params, agent.opt_state, agent.trajectory)
         key, act_key = jax.random.split(agent.key)
-        actor_state, trajectory, _ = loop.act(params, agent.actor_state, act_key, loop.unroll_length)
+        actor_state, trajectory, _ = act(params, agent.actor_state, act_key, loop.unroll_length)
         agent = agent._replace(
             params=params, opt_state=opt_state, actor_state=actor_state, trajectory=trajectory, key=key
         )
@@ -142,9 +160,57 @@ def test_one_inner_step_equals_the_meta_gradient_written_out_by_hand():
         targets = jax.lax.stop_gradient(outer.targets(outputs, validation))
         return masked_mean(outer.loss(outputs, targets, validation)[0], validation.mask)
 
-    loop = learner.inner_loop
-    gradient = jax.grad(lambda m: learner.agent.meta_optimiser.lifetime_loss(m, agent, loop)[0])(meta_params)
-    np.testing.assert_allclose(gradient[DISCOUNT], jax.grad(outer_loss)(meta_params[DISCOUNT]), rtol=1e-4)
+    expected = jax.jit(jax.grad(outer_loss))(meta_params[DISCOUNT])
+    np.testing.assert_allclose(gradient_of(learner), [expected], rtol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def plain():
+    """A learner, and the plain meta-gradients of its first lifetime through one, two and three steps."""
+    learner = Learner(make_agent(meta_optimiser=meta_gradient(num_inner_steps=3)))
+    return learner, np.array([gradient_of(learner, num_inner_steps=k) for k in (1, 2, 3)])
+
+
+@pytest.mark.parametrize('weights', [Uniform(), Geometric(0.5), Explicit((0.0, 2.0, -1.0))])
+def test_a_mixture_is_the_weighted_sum_of_plain_meta_gradients(plain, weights):
+    learner, gradients = plain
+    mixture = gradient_of(learner, step_weights=weights)
+    np.testing.assert_allclose(mixture, weights(3) @ gradients, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize('k', [1, 2, 3])
+def test_one_hot_weights_are_the_plain_k_step_meta_gradient(plain, k):
+    learner, gradients = plain
+    one_hot = Explicit(tuple(float(i == k) for i in (1, 2, 3)))
+    assert gradients[k - 1] != 0
+    np.testing.assert_allclose(gradient_of(learner, step_weights=one_hot), gradients[k - 1], rtol=1e-6)
+
+
+def test_with_one_step_all_weightings_are_the_same():
+    learner = Learner(make_agent())
+    plain = gradient_of(learner)
+    for weights in (Uniform(), Explicit((1.0,))):
+        np.testing.assert_array_equal(gradient_of(learner, step_weights=weights), plain)
+
+
+def test_a_mixture_reports_its_weights_and_the_loss_of_each_step():
+    rows = []
+    learner = Learner(make_agent(meta_optimiser=meta_gradient(num_inner_steps=2, step_weights=Geometric(0.5))))
+    learner._logger.write = rows.append
+    learner.advance(3)
+    np.testing.assert_allclose([rows[0][f'step_weight/{k}'][0] for k in (1, 2)], [2 / 3, 1 / 3], rtol=1e-6)
+    losses = [rows[0][f'outer_loss/step_{k}'][0] for k in (1, 2)]
+    np.testing.assert_allclose(np.mean(losses), rows[0]['outer_loss/total'][0], rtol=1e-5)
+
+
+def test_fresh_validation_is_drawn_for_each_outer_loss():
+    rows = []
+    weights = {'num_inner_steps': 3, 'validation_unroll_length': 7}
+    for step_weights, num_validations in ((LastStep(), 1), (Uniform(), 3)):
+        learner = Learner(make_agent(meta_optimiser=meta_gradient(step_weights=step_weights, **weights)))
+        learner._logger.write = rows.append
+        learner.advance(2)
+        np.testing.assert_array_equal(rows[-1]['validation_env_steps'], [2 * num_validations * 7 * 5])
 
 
 def test_stopping_bootstrap_values_changes_the_meta_gradient_beyond_one_step_only():
@@ -166,6 +232,7 @@ def test_lifetimes_share_meta_parameters_and_average_their_gradients():
     weights = [agent.params['network/logits_head']['w'] for agent in agents]
     assert not np.array_equal(weights[0], weights[1])
 
+    @jax.jit
     def loss(meta_params, agent):
         return learner.agent.meta_optimiser.lifetime_loss(meta_params, agent, learner.inner_loop)[0]
 
@@ -245,7 +312,8 @@ def test_a_zero_gradient_does_not_make_the_meta_gradient_nan():
     learner = Learner(make_agent(update_rule=update_rule(), meta_optimiser=meta_gradient(num_inner_steps=2)))
     meta_params, agent = first_lifetime(learner.state)
     dead = jax.tree.map(lambda x: x.at[..., 0].set(-1e3 if x.ndim == 1 else 0.0), agent.params)
-    gradient = jax.grad(
+    loss = jax.jit(
         lambda m: learner.agent.meta_optimiser.lifetime_loss(m, agent._replace(params=dead), learner.inner_loop)[0]
-    )(meta_params)
+    )
+    gradient = jax.grad(loss)(meta_params)
     assert jnp.isfinite(gradient[DISCOUNT])

@@ -1,0 +1,112 @@
+"""Weights of the outer losses after each of `K` inner steps: which horizon a meta-gradient looks through.
+
+With g_k the derivative of the outer loss after k updates, the meta-gradient is sum_k w_k g_k, from one unroll and one
+backward pass. A longer horizon has less bias and more variance; a mixture trades one for the other. The definitions are
+this project's: Bonnet et al. (2021) report such a mixture on Snake but not its formula.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class StepWeights(Protocol):
+    """A frozen dataclass whose weights are constants."""
+
+    def __call__(self, num_inner_steps: int) -> np.ndarray:
+        """Weights w_1 to w_K.
+
+        Raises:
+          ValueError: if there are none for that `K`.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LastStep:
+    """w_K = 1: the plain K-step meta-gradient."""
+
+    def __call__(self, num_inner_steps: int) -> np.ndarray:
+        return np.eye(num_inner_steps)[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """w_k = 1/K."""
+
+    def __call__(self, num_inner_steps: int) -> np.ndarray:
+        return np.full(num_inner_steps, 1 / num_inner_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometric:
+    """w_k proportional to decay^(k-1), with sum 1. 0 is the one-step meta-gradient, 1 the uniform mixture.
+
+    Args:
+      decay: in [0, 1].
+
+    Raises:
+      ValueError: if it is not.
+    """
+
+    decay: float = 0.9
+
+    def __post_init__(self):
+        _check_unit_interval('Geometric.decay', self.decay)
+
+    def __call__(self, num_inner_steps: int) -> np.ndarray:
+        weights = float(self.decay) ** np.arange(num_inner_steps)
+        return weights / weights.sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class Lambda:
+    """w_k = (1 - lambda) lambda^(k-1) for k < K and lambda^(K-1) for K, as in a lambda-return.
+
+    0 is the one-step meta-gradient, 1 the plain K-step one.
+
+    Args:
+      lambda_: in [0, 1].
+
+    Raises:
+      ValueError: if it is not.
+    """
+
+    lambda_: float = 0.9
+
+    def __post_init__(self):
+        _check_unit_interval('Lambda.lambda_', self.lambda_)
+
+    def __call__(self, num_inner_steps: int) -> np.ndarray:
+        powers = float(self.lambda_) ** np.arange(num_inner_steps)
+        return np.append((1 - self.lambda_) * powers[:-1], powers[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Explicit:
+    """The weights as they are given; they need not add up to 1.
+
+    Args:
+      weights: w_1 to w_K.
+
+    Raises:
+      ValueError: if all are zero; when used, if there are not `K` of them.
+    """
+
+    weights: Sequence[float]
+
+    def __post_init__(self):
+        if not np.any(self.weights):
+            raise ValueError(f'Explicit.weights are all zero: {self.weights}')
+
+    def __call__(self, num_inner_steps: int) -> np.ndarray:
+        if len(self.weights) != num_inner_steps:
+            raise ValueError(f'Explicit.weights has {len(self.weights)} entries for {num_inner_steps} inner steps')
+        return np.asarray(self.weights, float)
+
+
+def _check_unit_interval(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f'{name} must be in [0, 1], got {value}')
