@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     passed = {path: _passes(comparison, args.tolerance) for path, comparison in comparisons.items()}
-    rich.console.Console(soft_wrap=True).print(_table(comparisons, passed))
+    # Wider than any terminal: a path that is cut short would be of no use.
+    rich.console.Console(width=1_000).print(_table(comparisons, passed))
     return 0 if all(passed.values()) else 1
 
 
