@@ -6,8 +6,9 @@ import pytest
 
 
 @pytest.fixture(autouse=True, scope='session')
-def _compilation_cache(tmp_path_factory):
-    """Programs that several tests compile are compiled once."""
+def _compile_fast(tmp_path_factory):
+    """Programs of a few steps are compiled in a hurry, and once for all tests; those of the command line are not."""
+    jax.config.update('jax_disable_most_optimizations', True)
     jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
