@@ -40,6 +40,7 @@ class Experiment:
       log_every: steps between rows.
       evaluate_every: steps between evaluations; 0 for none.
       checkpoint_every: steps between checkpoints; 0 for none. The end of training is one too.
+      checkpoints_kept: how many of the newest checkpoints stay.
       max_episode_length: steps after which an episode of evaluation counts as it stands.
       loggers: each called with a label (`train`, `eval`) and the run's folder.
 
@@ -54,12 +55,13 @@ class Experiment:
     log_every: int = 10_000
     evaluate_every: int = 0
     checkpoint_every: int = 0
+    checkpoints_kept: int = 3
     max_episode_length: int = 10_000
     loggers: Sequence[LoggerFactory] = ()
 
     def __post_init__(self):
-        limits = {'total_env_steps': 1, 'num_seeds': 1, 'log_every': 1, 'evaluate_every': 0, 'checkpoint_every': 0}
-        for name, least in limits.items():
+        positive = dict.fromkeys(('total_env_steps', 'num_seeds', 'log_every', 'checkpoints_kept'), 1)
+        for name, least in {**positive, 'evaluate_every': 0, 'checkpoint_every': 0}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise CompositionError(f'Experiment.{name} must be an integer of at least {least}, got {value!r}')
@@ -100,7 +102,7 @@ class Experiment:
             evaluator = Evaluator(learner, self.max_episode_length, self.seed) if self.evaluate_every else None
             checkpointer = None
             if self.checkpoint_every:
-                checkpointer = Checkpointer(pathlib.Path(workdir) / 'checkpoints')
+                checkpointer = Checkpointer(pathlib.Path(workdir) / 'checkpoints', self.checkpoints_kept)
                 stack.callback(checkpointer.close)
 
             done, over, chunk = 0, False, self._meta_steps_in(self.log_every)

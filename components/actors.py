@@ -87,7 +87,7 @@ class Actor:
         self, environment: Environment, network: NetworkFunctions, policy_head: str = 'logits', greedy: bool = False
     ):
         self._environment, self._network = environment, network
-        self._policy_head, self._greedy = policy_head, greedy
+        self.policy_head, self._greedy = policy_head, greedy
 
     def init(self, key: Array) -> ActorState:
         """Starts an episode in every environment."""
@@ -139,7 +139,7 @@ class Actor:
         outputs, core_state = self._network.step(
             jax.lax.stop_gradient(params), before.observation, before.first(), state.core_state
         )
-        logits = outputs[self._policy_head]
+        logits = outputs[self.policy_head]
         action = select_action(logits, action_key, self._greedy)
         environment, after = self._environment.step(state.environment, action, environment_key)
 

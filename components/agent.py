@@ -44,16 +44,16 @@ class Agent:
                 raise CompositionError(f'Agent.{name} must be at least 1, got {getattr(self, name)}')
         self.network_functions()
         try:
-            self.meta_parameters.init(jax.random.key(0), self.update_rule)
-            self.meta_optimiser.check(self.update_rule, self.meta_parameters)
+            meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule)
+            self.meta_optimiser.check(self.update_rule, meta_params, self.num_lifetimes)
         except ValueError as error:
             raise CompositionError(str(error)) from error
 
     @property
     def steps_per_meta_step(self) -> int:
-        """Environment steps that one seed trains on in a meta-step: `K * T * B * L`."""
+        """Environment steps that one seed trains on in a meta-step: its updates `* T * B * L`."""
         batch_size = self.environment.batch_size
-        return self.meta_optimiser.num_inner_steps * self.unroll_length * batch_size * self.num_lifetimes
+        return self.meta_optimiser.num_updates * self.unroll_length * batch_size * self.num_lifetimes
 
     def network_functions(self) -> NetworkFunctions:
         """The network, with the heads that the inner and the outer objective ask for.

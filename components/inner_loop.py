@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from components.actors import Actor
 from components.meta_parameters import MetaParameterSet
 from components.networks.network import NetworkFunctions
-from components.types import Array, EpisodeTotals, Logs, MetaParams, Metrics, OptState, Outputs, Params, Trajectory
+from components.types import Array, EpisodeTotals, Logs, MetaParams, Metrics, OptState, Params, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -35,20 +36,44 @@ class InnerLoop(NamedTuple):
     """What can be done with an agent; everything a meta-optimiser needs to know of it.
 
     repeat:
-        params, opt_state, logs = update(meta_params, params, opt_state, trajectory)
+        direction, logs = gradient(meta_params, params, trajectory)
+        params, opt_state = step(meta_params, direction, opt_state, params)
         actor_state, trajectory, episodes = act(params, actor_state, key, unroll_length)
 
     Attributes:
       act: takes no gradient, and has side effects where environments live on the host: it is never repeated.
-      update: differentiable in its first three arguments.
-      outputs: `(params, trajectory) -> outputs`, of the network.
+      validate: the same for trajectories that are not learned from.
+      bind: from meta-parameters to the update rule with their values in it.
+      gradient: that rule's; differentiable in its first two arguments.
+      step: that of the rule's optimiser; differentiable in all arguments.
+      network: the agent's.
+      policy_head: output of the network that is acted with.
       unroll_length: `T` of the trajectories that are learned from.
+      rematerialise: whether the reverse pass through an update computes it anew rather than keep anything but its inputs.
     """
 
     act: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
-    update: Callable[[MetaParams, Params, OptState, Trajectory], tuple[Params, OptState, Logs]]
-    outputs: Callable[[Params, Trajectory], Outputs]
+    validate: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
+    bind: Callable[[MetaParams], UpdateRule]
+    gradient: Callable[[MetaParams, Params, Trajectory], tuple[Params, Logs]]
+    step: Callable[[MetaParams, Params, OptState, Params], tuple[Params, OptState]]
+    network: NetworkFunctions
+    policy_head: str
     unroll_length: int
+    rematerialise: bool = False
+
+    def update(
+        self, meta_params: MetaParams, params: Params, opt_state: OptState, trajectory: Trajectory
+    ) -> tuple[Params, OptState, Logs]:
+        """Learns from a trajectory; differentiable in its first three arguments."""
+
+        def update(meta_params, params, opt_state, trajectory):
+            direction, logs = self.gradient(meta_params, params, trajectory)
+            moved, opt_state = self.step(meta_params, direction, opt_state, params)
+            size = optax.tree.norm(jax.lax.stop_gradient(jax.tree.map(jnp.subtract, moved, params)))
+            return moved, opt_state, {**logs, 'inner_update/norm': size}
+
+        return (jax.checkpoint(update) if self.rematerialise else update)(meta_params, params, opt_state, trajectory)
 
     def advance(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Metrics]:
         """Learns from the pending trajectory and acts the next one."""
@@ -67,11 +92,64 @@ def make_inner_loop(
 ) -> InnerLoop:
     """The inner loop of an agent composed of these parts."""
 
-    def update(meta_params, params, opt_state, trajectory):
-        bound: Any = meta_parameters.bind(update_rule, meta_params)
-        return bound.update(network, params, opt_state, trajectory)
+    def bind(meta_params: MetaParams) -> UpdateRule:
+        return meta_parameters.bind(update_rule, meta_params)
 
-    return InnerLoop(actor.unroll, update, network.outputs, unroll_length)
+    def gradient(meta_params: MetaParams, params: Params, trajectory: Trajectory) -> tuple[Params, Logs]:
+        return bind(meta_params).gradient(network, params, trajectory)
+
+    def step(meta_params: MetaParams, gradient: Params, opt_state: OptState, params: Params) -> tuple[Params, OptState]:
+        return bind(meta_params).optimiser.step(gradient, opt_state, params)
+
+    return InnerLoop(actor.unroll, actor.unroll, bind, gradient, step, network, actor.policy_head, unroll_length)
+
+
+class Recording(NamedTuple):
+    """What an agent acted in the course of several updates.
+
+    Attributes:
+      trajectories: after each of the `N` updates, leaves `[N, T, B, ...]`.
+      validations: those that were not learned from, in their order, leaves `[M, T', B, ...]`; None for none.
+    """
+
+    trajectories: Trajectory
+    validations: Trajectory | None = None
+
+
+def replay(inner_loop: InnerLoop, agent: AgentState, recording: Recording) -> tuple[InnerLoop, AgentState]:
+    """An inner loop and an agent that learn anew, but see what was recorded whatever they have learned.
+
+    Args:
+      inner_loop: whose acting is replaced.
+      agent: as it was before the first of the recorded trajectories.
+      recording: what is acted, in its order.
+    """
+
+    def again(index: int, trajectories: Trajectory | None):
+        def act(params, counts, key, unroll_length):
+            del params, key, unroll_length
+            trajectory = jax.tree.map(lambda x: x[counts[index]], trajectories)
+            nothing = EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0))
+            return tuple(count + (i == index) for i, count in enumerate(counts)), trajectory, nothing
+
+        return act
+
+    act, validate = again(0, recording.trajectories), again(1, recording.validations)
+    counts = jnp.int32(0), jnp.int32(0)
+    return inner_loop._replace(act=act, validate=validate), agent._replace(actor_state=counts)
+
+
+def scan_updates(step: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
+    """`jax.lax.scan` over updates whose first is outside of the loop.
+
+    Nothing before the first update depends on the meta-parameters, so that its reverse pass, unlike a loop's that serves
+    every one, needs no second derivatives in the weights.
+    """
+    carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))
+    if length == 1:
+        return carry, jax.tree.map(lambda x: x[None], first)
+    carry, others = jax.lax.scan(step, carry, jax.tree.map(lambda x: x[1:], xs), length - 1)
+    return carry, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)
 
 
 def init_agent(

@@ -110,7 +110,7 @@ class Learner(acme_core.Learner):
             return init_agent(key, self.network, self.actor, agent.update_rule, agent.unroll_length)
 
         agents = over_axis(init, agent.num_lifetimes)(jax.random.split(agents_key, agent.num_lifetimes))
-        return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params))
+        return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
 
     def meta_step(self, state: LearnerState) -> tuple[LearnerState, Metrics]:
         """One meta-step of one seed; pure."""
@@ -135,7 +135,7 @@ class Learner(acme_core.Learner):
         counts = self._counter.increment(
             env_steps=episodes.num_steps.astype(np.int64),
             validation_env_steps=metrics.num_validation_steps.astype(np.int64),
-            learner_updates=num_meta_steps * self.agent.meta_optimiser.num_inner_steps,
+            learner_updates=num_meta_steps * self.agent.meta_optimiser.num_updates,
             meta_updates=num_meta_steps,
         )
         num_episodes = np.where(episodes.num_episodes > 0, episodes.num_episodes, np.nan)

@@ -7,7 +7,7 @@ import jax
 from components.networks.network import NetworkFunctions
 from components.objectives.base import Objective, masked_mean
 from components.optimisers import Optimiser
-from components.types import Logs, OptState, Params, Trajectory
+from components.types import Array, Logs, OptState, Outputs, Params, Targets, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,40 @@ class UpdateRule:
     optimiser: Optimiser
     stop_bootstrap_values: bool = False
 
+    def targets(self, outputs: Outputs, trajectory: Trajectory) -> Targets:
+        """What the predictions on a trajectory move towards, leaves `[T, B, ...]`."""
+        return self.objective.targets(
+            jax.lax.stop_gradient(outputs) if self.stop_bootstrap_values else outputs, trajectory
+        )
+
+    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
+        """The objective's masked mean, a scalar, and those of its parts by name (`loss/...`)."""
+        loss, parts = self.objective.loss(outputs, targets, trajectory)
+        logs = {f'loss/{name}': masked_mean(x, trajectory.mask) for name, x in parts.items()}
+        return masked_mean(loss, trajectory.mask), logs
+
+    def gradient(self, network: NetworkFunctions, params: Params, trajectory: Trajectory) -> tuple[Params, Logs]:
+        """Derivative of the loss with respect to the weights, with targets held fixed.
+
+        Args:
+          network: whose weights they are.
+          params: the weights.
+          trajectory: of `T` steps in `B` environments.
+
+        Returns:
+          The derivative, as `params`, and the loss's parts.
+
+        Gradients: differentiable in the weights, targets included, and every numeric field below this rule.
+        """
+        outputs, pullback = jax.vjp(lambda params: network.outputs(params, trajectory), params)
+        targets = self.targets(outputs, trajectory)
+        cotangent, logs = jax.grad(lambda outputs: self.loss(outputs, targets, trajectory), has_aux=True)(outputs)
+        return pullback(cotangent)[0], logs
+
     def update(
         self, network: NetworkFunctions, params: Params, opt_state: OptState, trajectory: Trajectory
     ) -> tuple[Params, OptState, Logs]:
-        """Learns from one trajectory.
+        """Learns from one trajectory: one step of the optimiser along the `gradient`.
 
         Args:
           network: whose weights are moved.
@@ -38,21 +68,9 @@ class UpdateRule:
           trajectory: of `T` steps in `B` environments.
 
         Returns:
-          New weights, new optimiser state, and the objective's masked means by name (`loss/...`).
+          New weights, new optimiser state, and the loss's parts.
 
         Gradients: differentiable in weights, optimiser state and every numeric field below this rule.
         """
-        outputs, pullback = jax.vjp(lambda p: network.outputs(p, trajectory), params)
-        known = jax.lax.stop_gradient(outputs) if self.stop_bootstrap_values else outputs
-        targets = self.objective.targets(known, trajectory)
-
-        def loss(outputs):
-            loss, logs = self.objective.loss(outputs, targets, trajectory)
-            return masked_mean(loss, trajectory.mask), {
-                f'loss/{name}': masked_mean(x, trajectory.mask) for name, x in logs.items()
-            }
-
-        cotangent, logs = jax.grad(loss, has_aux=True)(outputs)
-        (gradient,) = pullback(cotangent)
-        params, opt_state = self.optimiser.step(gradient, opt_state, params)
-        return params, opt_state, logs
+        gradient, logs = self.gradient(network, params, trajectory)
+        return *self.optimiser.step(gradient, opt_state, params), logs

@@ -15,6 +15,7 @@ from components.environments.catch import Catch, HostCatch
 from components.environments.host import HostEnvironment
 from components.learner import Learner
 from components.meta_optimisers.base import Fixed
+from components.meta_optimisers.validation import FreshTrajectory
 from components.meta_parameters import MetaParameterSet
 from components.networks.cores import GRU
 from components.networks.network import Network
@@ -63,7 +64,7 @@ def test_rows_hold_counts_returns_losses_and_meta_parameters():
 
 def test_fresh_validation_is_counted_apart():
     rows = Rows()
-    agent = make_agent(meta_optimiser=meta_gradient(num_inner_steps=2, validation_unroll_length=7))
+    agent = make_agent(meta_optimiser=meta_gradient(num_inner_steps=2, validation=FreshTrajectory(7)))
     Learner(agent, num_meta_steps=3, logger=rows).step()
     np.testing.assert_array_equal(rows.rows[0]['env_steps'], [3 * 2 * 4 * 5])
     np.testing.assert_array_equal(rows.rows[0]['validation_env_steps'], [3 * 7 * 5])

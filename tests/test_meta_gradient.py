@@ -13,6 +13,7 @@ from components.environments.catch import Catch
 from components.learner import Learner
 from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.step_weights import Explicit, Geometric, LastStep, Uniform
+from components.meta_optimisers.validation import FreshTrajectory
 from components.meta_parameters import MetaParameterSet, Scalar
 from components.networks.cores import LSTM
 from components.networks.network import Network
@@ -35,8 +36,18 @@ def gradient_of(learner, **changes):
     """Meta-gradient of a learner's first lifetime with some fields of its meta-optimiser changed."""
     meta_params, agent = first_lifetime(learner.state)
     meta_optimiser = dataclasses.replace(learner.agent.meta_optimiser, **changes)
-    loss = jax.jit(lambda meta_params: meta_optimiser.lifetime_loss(meta_params, agent, learner.inner_loop)[0])
-    return np.array(list(jax.grad(loss)(meta_params).values()))
+    return np.array(list(estimate(learner, meta_optimiser, meta_params, agent).gradient.values()))
+
+
+def estimate(learner, meta_optimiser, meta_params, agent):
+    """What a meta-optimiser estimates from one lifetime."""
+
+    @jax.jit
+    def run(meta_params, agent):
+        loss, num_inner_steps = meta_optimiser.lifetime_loss, meta_optimiser.num_inner_steps
+        return meta_optimiser.differentiation(loss, meta_params, num_inner_steps, agent, learner.inner_loop)
+
+    return run(meta_params, agent)
 
 
 def assert_trees_close(x, y, rtol=2e-5, atol=1e-6):
@@ -47,12 +58,12 @@ def assert_trees_close(x, y, rtol=2e-5, atol=1e-6):
 SETTINGS = {
     'one step': {},
     'three steps': {'meta_optimiser': meta_gradient(num_inner_steps=3)},
-    'fresh validation': {'meta_optimiser': meta_gradient(num_inner_steps=2, validation_unroll_length=7)},
-    'fresh validation of the same length': {'meta_optimiser': meta_gradient(validation_unroll_length=4)},
+    'fresh validation': {'meta_optimiser': meta_gradient(num_inner_steps=2, validation=FreshTrajectory(7))},
+    'fresh validation of the same length': {'meta_optimiser': meta_gradient(validation=FreshTrajectory(4))},
     'mixture': {'meta_optimiser': meta_gradient(num_inner_steps=3, step_weights=Uniform())},
     'mixture with fresh validation': {
         'meta_optimiser': meta_gradient(
-            num_inner_steps=2, step_weights=Explicit((0.7, -0.2)), validation_unroll_length=6
+            num_inner_steps=2, step_weights=Explicit((0.7, -0.2)), validation=FreshTrajectory(6)
         )
     },
     'recurrent': {
@@ -205,7 +216,7 @@ def test_a_mixture_reports_its_weights_and_the_loss_of_each_step():
 
 def test_fresh_validation_is_drawn_for_each_outer_loss():
     rows = []
-    weights = {'num_inner_steps': 3, 'validation_unroll_length': 7}
+    weights = {'num_inner_steps': 3, 'validation': FreshTrajectory(7)}
     for step_weights, num_validations in ((LastStep(), 1), (Uniform(), 3)):
         learner = Learner(make_agent(meta_optimiser=meta_gradient(step_weights=step_weights, **weights)))
         learner._logger.write = rows.append
@@ -232,11 +243,8 @@ def test_lifetimes_share_meta_parameters_and_average_their_gradients():
     weights = [agent.params['network/logits_head']['w'] for agent in agents]
     assert not np.array_equal(weights[0], weights[1])
 
-    @jax.jit
-    def loss(meta_params, agent):
-        return learner.agent.meta_optimiser.lifetime_loss(meta_params, agent, learner.inner_loop)[0]
-
-    gradients = [jax.grad(loss)(meta_params, agent)[DISCOUNT] for agent in agents]
+    optimiser = learner.agent.meta_optimiser
+    gradients = [estimate(learner, optimiser, meta_params, agent).gradient[DISCOUNT] for agent in agents]
     rows = []
     learner._logger.write = rows.append
     learner.advance(1)
@@ -296,10 +304,11 @@ def test_an_outer_critic_that_nothing_trains_is_refused():
         make_agent(meta_optimiser=meta_gradient(objective=objective))
 
 
-@pytest.mark.parametrize('field', ['num_inner_steps', 'validation_unroll_length'])
-def test_numbers_below_one_are_refused(field):
-    with pytest.raises(ValueError, match=f'{field} must be at least 1, got 0'):
-        meta_gradient(**{field: 0})
+def test_numbers_below_one_are_refused():
+    with pytest.raises(ValueError, match='num_inner_steps must be at least 1, got 0'):
+        meta_gradient(num_inner_steps=0)
+    with pytest.raises(ValueError, match='unroll_length must be at least 1, got 0'):
+        FreshTrajectory(0)
 
 
 def test_no_meta_parameters_to_train_is_refused():
@@ -312,8 +321,5 @@ def test_a_zero_gradient_does_not_make_the_meta_gradient_nan():
     learner = Learner(make_agent(update_rule=update_rule(), meta_optimiser=meta_gradient(num_inner_steps=2)))
     meta_params, agent = first_lifetime(learner.state)
     dead = jax.tree.map(lambda x: x.at[..., 0].set(-1e3 if x.ndim == 1 else 0.0), agent.params)
-    loss = jax.jit(
-        lambda m: learner.agent.meta_optimiser.lifetime_loss(m, agent._replace(params=dead), learner.inner_loop)[0]
-    )
-    gradient = jax.grad(loss)(meta_params)
-    assert jnp.isfinite(gradient[DISCOUNT])
+    found = estimate(learner, learner.agent.meta_optimiser, meta_params, agent._replace(params=dead))
+    assert jnp.isfinite(found.gradient[DISCOUNT])

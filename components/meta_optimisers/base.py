@@ -8,7 +8,6 @@ import jax
 from acme import specs
 
 from components.inner_loop import AgentState, InnerLoop
-from components.meta_parameters import MetaParameterSet
 from components.types import Array, MetaParams, Metrics
 from components.update_rule import UpdateRule
 
@@ -30,29 +29,30 @@ class LearnerState(NamedTuple):
 class MetaOptimiser(Protocol):
     """Trains meta-parameters while agents train.
 
-    state = meta_optimiser.init(meta_params), agents
+    meta_optimiser.check(update_rule, meta_params, num_lifetimes)
+    state = agents, meta_params, meta_optimiser.init(meta_params, agents)
     repeat: state, metrics = meta_optimiser.step(state, inner_loop)
     """
 
     @property
-    def num_inner_steps(self) -> int:
-        """Inner updates in a step, `K`."""
+    def num_updates(self) -> int:
+        """Inner updates that a step advances every agent by."""
         ...
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         """Network outputs that it reads, as an objective's `heads`."""
         ...
 
-    def check(self, update_rule: UpdateRule, meta_parameters: MetaParameterSet) -> None:
+    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
         """Raises ValueError if it cannot train these meta-parameters through this update rule."""
         ...
 
-    def init(self, meta_params: MetaParams) -> Any:
+    def init(self, meta_params: MetaParams, agents: AgentState) -> Any:
         """State before the first step."""
         ...
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
-        """Advances every agent by `K` updates, and the meta-parameters by one."""
+        """Advances every agent by `num_updates` updates, and the meta-parameters by one."""
         ...
 
 
@@ -98,11 +98,15 @@ class Fixed:
         del spec
         return {}
 
-    def check(self, update_rule: UpdateRule, meta_parameters: MetaParameterSet) -> None:
-        del update_rule, meta_parameters
+    @property
+    def num_updates(self) -> int:
+        return self.num_inner_steps
 
-    def init(self, meta_params: MetaParams) -> Any:
-        del meta_params
+    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
+        del update_rule, meta_params, num_lifetimes
+
+    def init(self, meta_params: MetaParams, agents: AgentState) -> Any:
+        del meta_params, agents
         return ()
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
@@ -120,3 +124,11 @@ def check_num_inner_steps(num_inner_steps: int) -> None:
     """Raises ValueError if there would be no inner update."""
     if num_inner_steps < 1:
         raise ValueError(f'num_inner_steps must be at least 1, got {num_inner_steps}')
+
+
+def check_meta_params(meta_optimiser: MetaOptimiser, meta_params: MetaParams) -> None:
+    """Raises ValueError if there is nothing to train."""
+    if not meta_params:
+        raise ValueError(
+            f'{type(meta_optimiser).__name__} has no meta-parameters to train: MetaParameterSet.parameters is empty'
+        )

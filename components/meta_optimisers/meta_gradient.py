@@ -2,26 +2,26 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from acme import specs
 
-from components.inner_loop import AgentState, InnerLoop
+from components.inner_loop import AgentState, InnerLoop, Recording, replay, scan_updates
+from components.meta_optimisers import descent
 from components.meta_optimisers.base import (
     LearnerState,
+    check_meta_params,
     check_num_inner_steps,
     mean_over_axis,
-    num_lifetimes,
-    over_axis,
 )
+from components.meta_optimisers.differentiation import Differentiation, Estimate, Lifetime, Mixed
 from components.meta_optimisers.step_weights import LastStep, StepWeights
-from components.meta_parameters import MetaParameterSet
+from components.meta_optimisers.validation import NextTrajectory, Validation
 from components.objectives.base import Objective, masked_mean
-from components.optimisers import check_differentiable
-from components.types import Array, MetaParams, Metrics, Targets
+from components.types import Array, MetaParams, Metrics, OptState, Params, Targets, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -32,139 +32,208 @@ class MetaGradient:
         for k in 1..K:
             params     <- update(params, trajectory, meta_params)
             trajectory <- act(params)
-            validation <- trajectory, or act(params) if fresh
             loss_k      = outer_loss(params, validation)
         meta_params    <- optimiser(d sum_k w_k loss_k / d meta_params)
 
-    Where only w_K is not 0, as by default, only loss_K is computed. A reused validation trajectory is the one that the next update learns from, so that a meta-gradient costs no
-    environment steps. Trajectories are constants: how meta-parameters change later data by changing the policy that
-    draws it is left out, as in all of this literature. In the outer loss, too, targets are held fixed.
+    Where only w_K is not 0, as by default, only loss_K is computed. Trajectories are constants: how meta-parameters change
+    later data by changing the policy that draws it is left out, as in all of this literature. In the outer loss, too,
+    targets are held fixed.
 
     Args:
       objective: the outer objective.
       optimiser: of the meta-parameters, learning rate included: `optax.adam(...)`, or a `chain`.
       num_inner_steps: `K`.
       step_weights: w_1 to w_K.
-      validation_unroll_length: length of a fresh validation trajectory, in steps, which is discarded afterwards and
-        whose steps are counted apart: one for each outer loss. None reuses the next training trajectory.
+      validation: which trajectory the outer objective is evaluated on; by default the one that the next update learns from,
+        so that a meta-gradient costs no environment steps.
+      differentiation: how the derivative is taken.
+      overlapping: moves the meta-parameters after every update, along the meta-gradient through the latest `K` of them,
+        which are taken anew with the present meta-parameters from where the first of them started, on the trajectories
+        that there were. It costs `K` times the updates. Until there have been `K`, through as many as there are.
 
     Raises:
-      ValueError: if `num_inner_steps` or `validation_unroll_length` < 1, or `step_weights` has no weights for that `K`.
+      ValueError: if `num_inner_steps` < 1, if `step_weights` has no weights for that `K`, or if overlapping updates are to
+        be judged on trajectories of their own.
 
     Source: Xu et al. (2018), with several inner steps as in Xu et al. (2020). Mixtures of numbers of inner steps are this
-      project's definition, after Bonnet et al. (2021), who do not give theirs.
+      project's definition, after Bonnet et al. (2021), who do not give theirs; so is the overlapping schedule.
     """
 
     objective: Objective
     optimiser: optax.GradientTransformation
     num_inner_steps: int = 1
     step_weights: StepWeights = LastStep()
-    validation_unroll_length: int | None = None
+    validation: Validation = NextTrajectory()
+    differentiation: Differentiation = Mixed()
+    overlapping: bool = False
 
     def __post_init__(self):
         check_num_inner_steps(self.num_inner_steps)
         self.step_weights(self.num_inner_steps)
-        if self.validation_unroll_length is not None and self.validation_unroll_length < 1:
+        if self.overlapping and self.validation.acts:
             raise ValueError(
-                f'MetaGradient.validation_unroll_length must be at least 1, got {self.validation_unroll_length}'
+                'MetaGradient.overlapping judges updates on trajectories of training: choose the validation '
+                f'NextTrajectory or TrainingTrajectory, not {type(self.validation).__name__}'
             )
+
+    @property
+    def num_updates(self) -> int:
+        return 1 if self.overlapping else self.num_inner_steps
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return self.objective.heads(spec)
 
-    def check(self, update_rule: UpdateRule, meta_parameters: MetaParameterSet) -> None:
-        if not meta_parameters.parameters:
-            raise ValueError('MetaGradient has no meta-parameters to train: MetaParameterSet.parameters is empty')
-        check_differentiable(update_rule.optimiser)
+    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
+        check_meta_params(self, meta_params)
+        self.differentiation.check(update_rule, meta_params, num_lifetimes)
 
-    def init(self, meta_params: MetaParams) -> optax.OptState:
-        return self.optimiser.init(meta_params)
+    def init(self, meta_params: MetaParams, agents: AgentState) -> descent.MetaOptState:
+        window = jax.vmap(lambda agent: _empty_window(agent, self.num_inner_steps))(agents) if self.overlapping else ()
+        return descent.init(self.optimiser, meta_params, window)
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
-        def loss(meta_params):
-            lifetime = over_axis(
-                lambda agent: self.lifetime_loss(meta_params, agent, inner_loop)[:3], num_lifetimes(state.agents)
-            )
-            losses, agents, metrics = lifetime(state.agents)
-            return losses.mean(), (agents, mean_over_axis(metrics))
+        def estimate(agent: AgentState, window: Any) -> Estimate:
+            if self.overlapping:
+                return self._estimate_from(window, state.meta_params, agent, inner_loop)
+            return self.differentiation(self.lifetime_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
 
-        gradient, (agents, metrics) = jax.grad(loss, has_aux=True)(state.meta_params)
-        updates, meta_opt_state = self.optimiser.update(gradient, state.meta_opt_state, state.meta_params)
-        meta_params = optax.apply_updates(state.meta_params, updates)
-        metrics.logs.update({f'meta_gradient/{path}': _value_or_norm(g) for path, g in gradient.items()})
-        return LearnerState(agents, meta_params, meta_opt_state), metrics
+        return descent.descend(estimate, self.optimiser, state, inner_loop)
 
     def lifetime_loss(
         self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, targets: Targets = None
-    ) -> tuple[Array, AgentState, Metrics, Targets]:
-        """The weighted outer losses of one agent in the course of `K` updates.
+    ) -> tuple[Array, Lifetime]:
+        """The weighted outer losses of one agent in the course of `K` updates; a `LifetimeLoss`."""
+        losses, lifetime = self.lifetime_losses(meta_params, agent, inner_loop, targets)
+        weights = jnp.asarray(self.step_weights(self.num_inner_steps), losses.dtype)
+        return weights[-losses.shape[0] :] @ losses, lifetime
+
+    def lifetime_losses(
+        self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, targets: Targets = None
+    ) -> tuple[Array, Lifetime]:
+        """The outer losses of one agent after each of `K` updates, `[K]`, or after the last, `[1]`, if no other counts.
 
         Args:
-          meta_params: to learn with.
+          meta_params: to learn with, one for each update, leaves `[K, ...]`.
           agent: before the first update.
           inner_loop: of the agent.
           targets: of the outer objective, to be held fixed, as returned; None for those at the agent's own weights.
 
-        Returns:
-          The loss, the agent after the updates, what it reports, and the outer targets: leaves `[K, T, B, ...]`, or
-          `[T, B, ...]` where only the last step counts.
-
         Gradients: with respect to `meta_params`, through every update.
         """
         weights = self.step_weights(self.num_inner_steps)
+        judge_all = bool(weights[:-1].any())
 
-        def update(agent: AgentState, _: None):
-            return inner_loop.advance(meta_params, agent)
+        def update(carry: tuple[AgentState, Trajectory], xs: tuple[MetaParams, Targets]):
+            (before, _), (meta_params, targets) = carry, xs
+            agent, metrics = inner_loop.advance(meta_params, before)
+            acted, judged = agent.trajectory, None
+            if judge_all:
+                agent, metrics, judged = self._judge(agent, before.trajectory, metrics, inner_loop, targets)
+            return (agent, before.trajectory), (metrics, acted, judged)
 
-        def update_and_judge(agent: AgentState, targets: Targets):
-            agent, metrics = inner_loop.advance(meta_params, agent)
-            return self._judge(agent, metrics, inner_loop, targets)
+        xs = meta_params, targets if judge_all else None
+        (agent, learned_from), (metrics, acted, judged) = scan_updates(
+            update, (agent, agent.trajectory), xs, self.num_inner_steps
+        )
+        metrics = mean_over_axis(metrics)
+        if not judge_all:
+            agent, metrics, judged = self._judge(agent, learned_from, metrics, inner_loop, targets)
+            judged = jax.tree.map(lambda x: x[None], judged._replace(targets=None))._replace(targets=judged.targets)
+        else:
+            for k, weight in enumerate(weights):
+                metrics.logs[f'step_weight/{k + 1}'] = jnp.asarray(weight, judged.loss.dtype)
+                metrics.logs[f'outer_loss/step_{k + 1}'] = judged.loss[k]
+        return judged.loss, Lifetime(agent, metrics, judged.targets, Recording(acted, judged.acted))
 
-        if not weights[:-1].any():
-            agent, steps = _scan(update, agent, None, self.num_inner_steps)
-            agent, (loss, metrics, targets) = self._judge(agent, mean_over_axis(steps), inner_loop, targets)
-            return weights[-1] * loss, agent, metrics, targets
-        agent, (losses, steps, targets) = _scan(update_and_judge, agent, targets, self.num_inner_steps)
-        metrics = mean_over_axis(steps)
-        for k, weight in enumerate(weights):
-            metrics.logs[f'step_weight/{k + 1}'] = jnp.asarray(weight, losses.dtype)
-            metrics.logs[f'outer_loss/step_{k + 1}'] = losses[k]
-        return jnp.asarray(weights, losses.dtype) @ losses, agent, metrics, targets
+    def _judge(
+        self,
+        agent: AgentState,
+        learned_from: Trajectory,
+        metrics: Metrics,
+        inner_loop: InnerLoop,
+        fixed: Targets,
+    ) -> tuple[AgentState, Metrics, '_Judged']:
+        """The outer loss of an agent as it is, with what it adds to the metrics."""
+        agent, trajectory, num_steps = self.validation.trajectory(learned_from, agent, inner_loop)
+        outputs = inner_loop.network.outputs(agent.params, trajectory)
+        if fixed is None:
+            now = jax.lax.stop_gradient(outputs)
+            fixed = self.objective.targets(now, trajectory), self.validation.weights(now, trajectory, inner_loop)
+        targets, weights = fixed
+        losses, parts = self.objective.loss(outputs, targets, trajectory)
+        loss = masked_mean(weights * losses, trajectory.mask)
+        logs = {f'outer_loss/{name}': masked_mean(x, trajectory.mask) for name, x in parts.items()}
+        metrics = metrics._replace(
+            logs={**metrics.logs, 'outer_loss/total': loss, **logs},
+            num_validation_steps=metrics.num_validation_steps + num_steps,
+        )
+        return agent, metrics, _Judged(loss, fixed, trajectory if self.validation.acts else None)
 
-    def _judge(self, agent: AgentState, metrics: Metrics, inner_loop: InnerLoop, targets: Targets):
-        """The outer loss of an agent as it is, with what it adds to the metrics, and its targets."""
-        validation = agent.trajectory
-        if self.validation_unroll_length is not None:
-            key, act_key = jax.random.split(agent.key)
-            actor_state, validation, episodes = inner_loop.act(
-                agent.params, agent.actor_state, act_key, self.validation_unroll_length
-            )
-            agent = agent._replace(actor_state=actor_state, key=key)
-            metrics = metrics._replace(num_validation_steps=episodes.num_steps)
-        outputs = inner_loop.outputs(agent.params, validation)
-        if targets is None:
-            targets = self.objective.targets(jax.lax.stop_gradient(outputs), validation)
-        losses, parts = self.objective.loss(outputs, targets, validation)
-        loss = masked_mean(losses, validation.mask)
-        logs = {f'outer_loss/{name}': masked_mean(x, validation.mask) for name, x in parts.items()}
-        metrics = metrics._replace(logs={**metrics.logs, 'outer_loss/total': loss, **logs})
-        return agent, (loss, metrics, targets)
+    def _estimate_from(
+        self, window: '_Window', meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop
+    ) -> Estimate:
+        """Advances an agent by one update, and differentiates through those in the window, this one included."""
+        now, metrics = inner_loop.advance(meta_params, agent)
+        window = _push(window, agent)
+        again, start = _relive(window, now.trajectory, agent, inner_loop)
+        estimate = self.differentiation(self.lifetime_loss, meta_params, self.num_inner_steps, start, again)
+        lifetime = estimate.lifetime
+        logs = {**lifetime.metrics.logs, **metrics.logs}  # Of the update itself, what it reported when it was taken.
+        return estimate._replace(
+            lifetime=lifetime._replace(agent=now, metrics=metrics._replace(logs=logs), memory=window)
+        )
 
 
-def _scan(step: Callable, agent: AgentState, xs: Any, length: int) -> tuple[AgentState, Any]:
-    """`jax.lax.scan` over inner steps whose first step is outside of the loop.
+class _Judged(NamedTuple):
+    """An outer loss, what was held fixed in it, and the trajectory if it was acted for it."""
 
-    Nothing before the first step depends on the meta-parameters, so that its reverse pass, unlike a loop's that serves
-    every step, needs no second derivatives in the weights.
+    loss: Array
+    targets: Targets
+    acted: Trajectory | None
+
+
+class _Window(NamedTuple):
+    """The latest `K` updates of an agent, oldest first.
+
+    Attributes:
+      updates: weights and state of the inner optimiser before each, and what it learned from; leaves `[K, ...]`.
+      num_missing: how many of the first have not happened, int32 scalar.
     """
-    agent, first = step(agent, jax.tree.map(lambda x: x[0], xs))
-    if length == 1:
-        return agent, jax.tree.map(lambda x: x[None], first)
-    agent, others = jax.lax.scan(step, agent, jax.tree.map(lambda x: x[1:], xs), length - 1)
-    return agent, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)
+
+    updates: tuple[Params, OptState, Trajectory]
+    num_missing: Array
 
 
-def _value_or_norm(gradient: Any) -> Array:
-    """A scalar's gradient itself, or the norm of a structure's."""
-    leaves = jax.tree.leaves(gradient)
-    return leaves[0] if len(leaves) == 1 and leaves[0].ndim == 0 else optax.tree.norm(gradient)
+def _empty_window(agent: AgentState, size: int) -> _Window:
+    update = agent.params, agent.opt_state, agent.trajectory
+    return _Window(jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), update), jnp.int32(size))
+
+
+def _push(window: _Window, agent: AgentState) -> _Window:
+    """The window with the update that is about to be taken in place of the oldest."""
+    update = agent.params, agent.opt_state, agent.trajectory
+    updates = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates, update)
+    return _Window(updates, jnp.maximum(window.num_missing - 1, 0))
+
+
+def _relive(
+    window: _Window, pending: Trajectory, agent: AgentState, inner_loop: InnerLoop
+) -> tuple[InnerLoop, AgentState]:
+    """An inner loop and an agent that take the updates of the window once more, and leave out those that are missing."""
+    params, opt_state, trajectory = jax.tree.map(lambda x: x[0], window.updates)
+    acted = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates[-1], pending)
+    start = agent._replace(params=params, opt_state=(opt_state, window.num_missing), trajectory=trajectory)
+    inner_loop, start = replay(inner_loop, start, Recording(acted))
+    return inner_loop._replace(step=_skipping(inner_loop.step)), start
+
+
+def _skipping(step: Callable) -> Callable:
+    """An optimiser's step that is not taken as many times as a number beside the optimiser's state says."""
+
+    def skip(meta_params, gradient, opt_state, params):
+        opt_state, num_missing = opt_state
+        moved = step(meta_params, gradient, opt_state, params)
+        params, opt_state = jax.tree.map(lambda x, y: jnp.where(num_missing > 0, x, y), (params, opt_state), moved)
+        return params, (opt_state, num_missing - 1)
+
+    return skip
