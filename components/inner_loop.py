@@ -139,12 +139,17 @@ def replay(inner_loop: InnerLoop, agent: AgentState, recording: Recording) -> tu
     return inner_loop._replace(act=act, validate=validate), agent._replace(actor_state=counts)
 
 
-def scan_updates(step: Callable, carry: Any, xs: Any, length: int) -> tuple[Any, Any]:
-    """`jax.lax.scan` over updates whose first is outside of the loop.
+def scan_updates(
+    inner_loop: InnerLoop, step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any, length: int
+) -> tuple[Any, Any]:
+    """`jax.lax.scan` over steps of an inner loop, one update in each.
 
-    Nothing before the first update depends on the meta-parameters, so that its reverse pass, unlike a loop's that serves
-    every one, needs no second derivatives in the weights.
+    The first is taken out of the loop: nothing before it depends on the meta-parameters, so that its reverse pass, unlike
+    one that serves every step, needs no second derivatives in the weights. It has buffers of its own then, so it stays in
+    where memory is to be saved at the expense of time.
     """
+    if inner_loop.rematerialise and length > 1:
+        return jax.lax.scan(step, carry, xs, length)
     carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))
     if length == 1:
         return carry, jax.tree.map(lambda x: x[None], first)

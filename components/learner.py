@@ -58,6 +58,8 @@ class Learner(acme_core.Learner):
         )
         self._num_meta_steps = num_meta_steps
         self._counter = counter or counting.Counter()
+        steps = np.zeros(num_seeds, np.int64)  # So that what is saved has the same structure from the start.
+        self._counter.increment(env_steps=steps, validation_env_steps=steps, learner_updates=0, meta_updates=0)
         self._logger = logger or loggers.NoOpLogger()
         keys = jax.vmap(jax.random.key)(seed + jnp.arange(num_seeds))
         self.state: LearnerState = jax.jit(over_axis(self.init_state, num_seeds))(keys)

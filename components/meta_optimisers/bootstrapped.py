@@ -124,7 +124,7 @@ class Bootstrapped:
             agent, metrics = inner_loop.advance(meta_params, agent)
             return agent, (metrics, agent.trajectory)
 
-        student, inner = scan_updates(advance, agent, meta_params, self.num_inner_steps)
+        student, inner = scan_updates(inner_loop, advance, agent, meta_params, self.num_inner_steps)
         agent = jax.lax.stop_gradient(student)
         if self.num_target_steps > 1:
             last = jax.tree.map(lambda x: jax.lax.stop_gradient(x[-1]), meta_params)

@@ -266,11 +266,11 @@ def mixed_mode_gradient(
         meta_params, params, trajectory = inputs
         along, _ = cotangents  # Logs are not differentiated.
 
-        # The network's outputs and its reverse pass, each with its change as the weights move along the cotangent.
+        # The network's outputs, and how they change as the weights move along the cotangent.
         def run(params):
-            return jax.vjp(lambda params: network.outputs(params, trajectory), params)
+            return jax.jvp(lambda params: network.outputs(params, trajectory), (params,), (along,))
 
-        (outputs, pullback), (d_outputs, d_pullback) = jax.jvp(run, (params,), (along,))
+        (outputs, d_outputs), pullback = jax.vjp(run, params)
 
         # The loss is a function of meta-parameters, outputs and targets; its slopes change as the outputs do.
         targets, targets_pullback = jax.vjp(
@@ -287,8 +287,7 @@ def mixed_mode_gradient(
 
         # Targets have moved with the weights too. What reaches the outputs goes back through the network once.
         through_targets, to_outputs = targets_pullback(to_targets)
-        d_slope = jax.tree.map(jnp.add, d_slope, to_outputs)
-        _, (to_params,) = jax.jvp(lambda pullback, slope: pullback(slope), (pullback, slope), (d_pullback, d_slope))
+        (to_params,) = pullback((jax.tree.map(jnp.add, d_slope, to_outputs), slope))
         return jax.tree.map(jnp.add, to_meta_params, through_targets), to_params, None
 
     gradient.defvjp(forward, backward)

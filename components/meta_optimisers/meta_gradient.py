@@ -133,7 +133,7 @@ class MetaGradient:
 
         xs = meta_params, targets if judge_all else None
         (agent, learned_from), (metrics, acted, judged) = scan_updates(
-            update, (agent, agent.trajectory), xs, self.num_inner_steps
+            inner_loop, update, (agent, agent.trajectory), xs, self.num_inner_steps
         )
         metrics = mean_over_axis(metrics)
         if not judge_all:
