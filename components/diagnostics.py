@@ -6,12 +6,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from components.inner_loop import replay
+from components.inner_loop import AgentState, InnerLoop, replay
 from components.learner import Learner
 from components.meta_optimisers.bootstrapped import Bootstrapped
-from components.meta_optimisers.differentiation import EvolutionStrategies, Truncated, normal_like, repeat
+from components.meta_optimisers.differentiation import (
+    Differentiation,
+    Estimate,
+    EvolutionStrategies,
+    Truncated,
+    normal_like,
+    repeat,
+)
 from components.meta_optimisers.meta_gradient import MetaGradient
-from components.types import CompositionError
+from components.types import CompositionError, MetaParams
 
 
 class Comparison(NamedTuple):
@@ -44,35 +51,21 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
     Raises:
       CompositionError: if the learner's meta-optimiser takes no exact derivative.
     """
-    meta_optimiser = learner.agent.meta_optimiser
-    if not isinstance(meta_optimiser, MetaGradient | Bootstrapped):
-        raise CompositionError(f'there is no meta-gradient: the meta-optimiser is {meta_optimiser}')
-    differentiation, num_inner_steps = meta_optimiser.differentiation, meta_optimiser.num_inner_steps
+    differentiation = getattr(learner.agent.meta_optimiser, 'differentiation', None)
     if isinstance(differentiation, Truncated | EvolutionStrategies):
         raise CompositionError(
             f'{differentiation} is not the whole derivative on purpose; check the variant with Mixed()'
         )
-    meta_params, agent = jax.tree.map(lambda x: x[0], (learner.state.meta_params, learner.state.agents))
-    agent = jax.tree.map(lambda x: x[0], agent)
-
-    @jax.jit
-    def record(meta_params):
-        return meta_optimiser.lifetime_loss(repeat(meta_params, num_inner_steps), agent, learner.inner_loop)[1]
-
-    inner_loop, agent = replay(learner.inner_loop, agent, _as_double(record(meta_params).recording))
     with jax.enable_x64(True):
-        agent, meta_params = _as_double((agent, meta_params))
+        lifetime = recorded_lifetime(learner, jnp.float64)
+        meta_params, lifetime_loss = lifetime.meta_params, lifetime.meta_optimiser.lifetime_loss
+        estimate = jax.jit(lifetime.estimate)(meta_params)
+        gradient, fixed = estimate.gradient, estimate.lifetime.targets
 
         @jax.jit
-        def estimate(meta_params):
-            found = differentiation(meta_optimiser.lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
-            return found.gradient, found.lifetime.targets
-
-        @jax.jit
-        def loss(meta_params, targets):
-            return meta_optimiser.lifetime_loss(repeat(meta_params, num_inner_steps), agent, inner_loop, targets)[0]
-
-        gradient, fixed = estimate(meta_params)
+        def loss(meta_params):
+            by_update = repeat(meta_params, lifetime.meta_optimiser.num_inner_steps)
+            return lifetime_loss(by_update, lifetime.agent, lifetime.inner_loop, fixed)[0]
 
         def compare(path: str) -> Comparison:
             direction = _direction(meta_params[path])
@@ -83,10 +76,58 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
                     path: jax.tree.map(lambda x, d: x + sign * step * d, meta_params[path], direction),
                 }
 
-            slope = (loss(moved(1), fixed) - loss(moved(-1), fixed)) / (2 * step)
+            slope = (loss(moved(1)) - loss(moved(-1))) / (2 * step)
             return Comparison(float(optax.tree.vdot(gradient[path], direction)), float(slope))
 
         return {path: compare(path) for path in meta_params}
+
+
+class RecordedLifetime(NamedTuple):
+    """One lifetime, whose trajectories are what was acted once, whatever is learned from them.
+
+    Attributes:
+      meta_optimiser: of the learner.
+      meta_params: at the start.
+      agent: at the start.
+      inner_loop: sees the recorded trajectories.
+    """
+
+    meta_optimiser: MetaGradient | Bootstrapped
+    meta_params: MetaParams
+    agent: AgentState
+    inner_loop: InnerLoop
+
+    def estimate(self, meta_params: MetaParams, differentiation: Differentiation | None = None) -> Estimate:
+        """Its meta-gradient, by the meta-optimiser's own differentiation or by another."""
+        differentiation = differentiation or self.meta_optimiser.differentiation
+        loss, num_inner_steps = self.meta_optimiser.lifetime_loss, self.meta_optimiser.num_inner_steps
+        return differentiation(loss, meta_params, num_inner_steps, self.agent, self.inner_loop)
+
+
+def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
+    """Records the next updates of a learner's first lifetime.
+
+    Args:
+      learner: is left as it is.
+      dtype: of the recording; `float64` needs `jax.enable_x64` around it.
+
+    Raises:
+      CompositionError: if the learner's meta-optimiser estimates no meta-gradient.
+    """
+    meta_optimiser = learner.agent.meta_optimiser
+    if not isinstance(meta_optimiser, MetaGradient | Bootstrapped):
+        raise CompositionError(f'there is no meta-gradient: the meta-optimiser is {meta_optimiser}')
+    with jax.enable_x64(False):
+        meta_params, agents = jax.tree.map(lambda x: x[0], (learner.state.meta_params, learner.state.agents))
+        agent = jax.tree.map(lambda x: x[0], agents)
+        by_update = repeat(meta_params, meta_optimiser.num_inner_steps)
+        _, lifetime = jax.jit(lambda m: meta_optimiser.lifetime_loss(m, agent, learner.inner_loop))(by_update)
+    recording, agent, meta_params = jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+        (lifetime.recording, agent, meta_params),
+    )
+    inner_loop, agent = replay(learner.inner_loop, agent, recording)
+    return RecordedLifetime(meta_optimiser, meta_params, agent, inner_loop)
 
 
 def _direction(meta_param: Any) -> Any:
@@ -95,8 +136,3 @@ def _direction(meta_param: Any) -> Any:
         return jnp.ones_like(meta_param)
     direction = normal_like(jax.random.key(0), meta_param)
     return optax.tree.scale(1 / optax.tree.norm(direction), direction)
-
-
-def _as_double(tree: Any) -> Any:
-    with jax.enable_x64(True):
-        return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

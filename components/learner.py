@@ -73,8 +73,8 @@ class Learner(acme_core.Learner):
         """Takes `num_meta_steps` meta-steps with the same compiled program, whatever their number.
 
         Raises:
-          CompositionError: the first time, if a meta-gradient was zero throughout: nothing leads from that field to
-            the outer loss.
+          CompositionError: the first time, if a meta-gradient was zero throughout, so that nothing leads from that
+            field to the outer loss, or not finite.
         """
         self.state, metrics, meta_values = self._compiled_steps(self.state, num_meta_steps)
         metrics, meta_values = jax.device_get((metrics, meta_values))
@@ -146,12 +146,30 @@ class Learner(acme_core.Learner):
             'episode_return': episodes.return_sum / num_episodes,
             'episode_length': episodes.length_sum / num_episodes,
             **metrics.logs,
+            **self._signal_to_noise_over_seeds(metrics.logs),
             **{f'meta/{path}': value for path, value in meta_values.items() if np.ndim(value) == 1},
         }
 
+    def _signal_to_noise_over_seeds(self, logs: dict[str, Any]) -> dict[str, float]:
+        """Mean over standard deviation, over seeds, of each scalar meta-parameter's mean gradient in this row."""
+        ratios = {}
+        for path, value in self.state.meta_params.items():
+            gradient = logs.get(f'meta_gradient/{path}')
+            if self.num_seeds > 1 and gradient is not None and isinstance(value, jax.Array) and value.ndim == 1:
+                spread = gradient.std(ddof=1)
+                ratio = abs(gradient.mean()) / spread if spread > 0 else np.nan
+                ratios[f'meta_gradient_signal_to_noise_over_seeds/{path}'] = float(ratio)
+        return ratios
+
     def _check_meta_gradients(self, row: dict[str, Any]) -> None:
-        paths = self.agent.meta_parameters.parameters
-        dead = [repr(path) for path in paths if not np.any(row.get(f'meta_gradient/{path}', 1))]
+        gradients = {path: row.get(f'meta_gradient/{path}', 1) for path in self.agent.meta_parameters.parameters}
+        undefined = [repr(path) for path, gradient in gradients.items() if not np.all(np.isfinite(gradient))]
+        if undefined:
+            raise CompositionError(
+                f'meta-parameter {", ".join(undefined)}: its meta-gradient is not a finite number; look for a logarithm, '
+                'a root or a ratio of something that can be zero in the objectives, or for updates that diverge'
+            )
+        dead = [repr(path) for path, gradient in gradients.items() if not np.any(gradient)]
         if dead:
             raise CompositionError(
                 f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '

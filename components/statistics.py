@@ -18,6 +18,7 @@ from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.differentiation import MAX_FORWARD_SCALARS, repeat
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.meta_optimisers.step_weights import LastStep, StepWeights, Uniform
+from components.optimisers import Optimiser
 from components.types import Array, MetaParams, OptState, Params
 
 
@@ -27,6 +28,20 @@ class FrozenAgent(NamedTuple):
     params: Params
     opt_state: OptState
     meta_params: MetaParams
+
+
+def freeze(state: Any) -> FrozenAgent:
+    """The first seed's first lifetime of a learner's state."""
+    meta_params, agent = jax.tree.map(lambda x: x[0], (state.meta_params, state.agents))
+    params, opt_state = jax.tree.map(lambda x: x[0], (agent.params, agent.opt_state))
+    return FrozenAgent(params, opt_state, meta_params)
+
+
+def with_optimiser(agent: FrozenAgent, optimiser: Optimiser) -> FrozenAgent:
+    """The agent with that optimiser inside, from its initial state unless the present one has the same structure."""
+    fresh = optimiser.init(agent.params)
+    structures: list[Any] = [jax.tree.structure(state) for state in (fresh, agent.opt_state)]
+    return agent if structures[0] == structures[1] else agent._replace(opt_state=fresh)
 
 
 class Sampler:
@@ -215,10 +230,3 @@ def _squared_iqr(estimates: np.ndarray) -> float:
 def _interval(values: np.ndarray) -> Interval:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
-
-
-def freeze(state: Any) -> FrozenAgent:
-    """The first seed's first lifetime of a learner's state."""
-    meta_params, agent = jax.tree.map(lambda x: x[0], (state.meta_params, state.agents))
-    params, opt_state = jax.tree.map(lambda x: x[0], (agent.params, agent.opt_state))
-    return FrozenAgent(params, opt_state, meta_params)

@@ -13,7 +13,7 @@ from components.environments.catch import Catch
 from components.learner import Learner
 from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.step_weights import Explicit, Geometric, LastStep, Uniform
-from components.meta_optimisers.validation import FreshTrajectory
+from components.meta_optimisers.validation import FreshTrajectory, TrainingTrajectory
 from components.meta_parameters import MetaParameterSet, Scalar
 from components.networks.cores import LSTM
 from components.networks.network import Network
@@ -60,6 +60,7 @@ SETTINGS = {
     'three steps': {'meta_optimiser': meta_gradient(num_inner_steps=3)},
     'fresh validation': {'meta_optimiser': meta_gradient(num_inner_steps=2, validation=FreshTrajectory(7))},
     'fresh validation of the same length': {'meta_optimiser': meta_gradient(validation=FreshTrajectory(4))},
+    'the training trajectory': {'meta_optimiser': meta_gradient(num_inner_steps=2, validation=TrainingTrajectory())},
     'mixture': {'meta_optimiser': meta_gradient(num_inner_steps=3, step_weights=Uniform())},
     'mixture with fresh validation': {
         'meta_optimiser': meta_gradient(

@@ -5,8 +5,8 @@
         --gin_bindings 'NUM_ENVS = 128'
 
 Freezes a new agent, or with --workdir the agents of a run's checkpoints, and draws independent unrolls from each. Checkpoints
-are read with the configuration of their run; --gin_bindings then change what is measured, as long as weights and optimiser state
-keep their shapes. Prints a table, and writes statistics.csv and statistics.png to --out. Exit status: 0, or 2 when what was
+are read with the configuration of their run; --gin_file and --gin_bindings then change what is measured, as long as the weights
+keep their shapes. An inner optimiser of another kind than the run's starts from its initial state. Prints a table, and writes statistics.csv and statistics.png to --out. Exit status: 0, or 2 when what was
 asked for cannot be done.
 """
 
@@ -36,6 +36,7 @@ from components.checkpoints import Checkpointer
 from components.learner import Learner
 from components.meta_optimisers import step_weights
 from components.meta_optimisers.meta_gradient import MetaGradient
+from components.optimisers import Optimiser
 from components.statistics import Estimator, FrozenAgent, Sampler
 from components.types import CompositionError
 
@@ -62,13 +63,14 @@ def main(arguments: list[str] | None = None) -> int:
         ]
         files = args.gin_file or [args.workdir / 'config.gin']
         frozen = dict(_frozen_agents(args, files))
-        sampler, paths = _sampler(files, args)
+        sampler, optimiser, paths = _sampler(files, args)
     except (configuration.ConfigurationError, CompositionError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for label, agent in frozen.items():
+        agent = statistics.with_optimiser(agent, optimiser)
         samples = _draw(sampler, agent, args.num_unrolls, args.seed, f'checkpoint {label}')
         reference = samples[:, -1]
         if args.num_reference_unrolls:
@@ -160,15 +162,18 @@ def _frozen_agents(args: argparse.Namespace, files: Sequence[str | pathlib.Path]
     checkpointer.close()
 
 
-def _sampler(files: Sequence[str | pathlib.Path], args: argparse.Namespace) -> tuple[Sampler, dict[str, slice]]:
-    """What draws unrolls, and where each meta-parameter stands in its derivatives."""
+def _sampler(
+    files: Sequence[str | pathlib.Path], args: argparse.Namespace
+) -> tuple[Sampler, Optimiser, dict[str, slice]]:
+    """What draws unrolls, the inner optimiser in it, and where each meta-parameter stands in its derivatives."""
     learner, experiment = _learner(files, args.gin_bindings)
     meta_gradient = experiment.agent.meta_optimiser
     if not isinstance(meta_gradient, MetaGradient):
         raise CompositionError(f'the study is of MetaGradient, but the meta-optimiser is {meta_gradient}')
     num_inner_steps = max(args.num_inner_steps)
     sampler = Sampler(meta_gradient, learner.inner_loop, learner.actor, num_inner_steps, args.num_start_steps)
-    return sampler, statistics.meta_param_slices(statistics.freeze(learner.state).meta_params)
+    slices = statistics.meta_param_slices(statistics.freeze(learner.state).meta_params)
+    return sampler, experiment.agent.update_rule.optimiser, slices
 
 
 def _learner(files: Sequence[str | pathlib.Path], bindings: Sequence[str] = ()) -> tuple[Learner, Experiment]:
