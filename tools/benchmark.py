@@ -1,20 +1,25 @@
-"""Measures what composition and the form of the convolution cost, against code written by hand.
+"""Measures what composition, the form of the convolution and meta-gradients cost.
 
-    python tools/benchmark.py [--rounds 15] [--out docs/results/benchmark.csv]
+    python tools/benchmark.py [--rounds 15] [--only composition] [--out docs/results/benchmark.csv]
 
-Both sides of a comparison alternate in one process, and what is reported is the median of each and their ratio: absolute
+Both sides of a comparison alternate in one process, and what is reported is the median of each and of their ratios: absolute
 times of a shared machine say little. `composition` trains the actor-critic of gin/snake/actor_critic.gin with the learner
 and with a loop written for that one agent. `convolution` takes the gradient of the first three inner updates' loss, in a
-compiled loop, through `hk.Conv2D` and through the project's torso.
+compiled loop, through `hk.Conv2D` and through the project's torso. `meta_step` is a meta-gradient through 10 updates of an MLP
+256x256 on 64 environments by 20 steps of Catch, in each way of differentiating, against the same 10 updates without one.
+`memory` is what the compiled program of that agent needs beside its state for 20 updates, against reverse mode, and how much
+each further update adds, in units of weights, optimiser state and one trajectory.
 """
 
 import argparse
 import csv
+import dataclasses
+import functools
 import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -22,26 +27,44 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import rlax
+from gymnax.environments.classic_control.cartpole import CartPole
 
 from agents import configuration
 from agents.experiment import Experiment
+from components.agent import Agent
+from components.environments.adapters import GymnaxEnvironment
+from components.environments.base import Batch
 from components.learner import Learner
+from components.meta_optimisers.base import Fixed
+from components.meta_optimisers.differentiation import Differentiation, Forward, Mixed, Reverse
+from components.meta_optimisers.meta_gradient import MetaGradient
 from components.networks.torsos import Convolution2D
 
+Row = dict[str, Any]
 VARIANT = 'gin/snake/actor_critic.gin'
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    benchmarks: dict[str, Callable[[int], list[Row]]] = {
+        'composition': composition,
+        'convolution': convolution,
+        'meta_step': meta_step,
+        'memory': memory,
+    }
     parser.add_argument('--rounds', type=int, default=15, help='samples of each side')
+    parser.add_argument('--only', nargs='+', choices=benchmarks, default=list(benchmarks))
     parser.add_argument('--out', type=pathlib.Path, help='CSV file to write the table to')
     args = parser.parse_args(arguments)
-    rows = [composition(args.rounds), convolution(args.rounds)]
-    for row in rows:
-        print(', '.join(f'{name} {value}' for name, value in row.items()))
+    rows = []
+    for name in args.only:
+        for row in benchmarks[name](args.rounds):
+            rows.append({**row, 'device': jax.devices()[0].device_kind})
+            print(', '.join(f'{name} {value}' for name, value in row.items()), flush=True)
     if args.out:
         with args.out.open('w', newline='') as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
@@ -49,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
             writer.writerows(rows)
 
 
-def composition(rounds: int, num_updates: int = 20) -> dict[str, Any]:
+def composition(rounds: int, num_updates: int = 20) -> list[Row]:
     """Training of the same Snake agent, in environment steps per second: the learner against a loop of its own."""
     configuration.load([VARIANT])
     agent = configuration.build(Experiment).agent
@@ -60,12 +83,13 @@ def composition(rounds: int, num_updates: int = 20) -> dict[str, Any]:
         learner.advance(num_updates)
         jax.block_until_ready(learner.state)
 
-    ours, theirs = alternate(learn, hand_written.run, rounds)
-    steps = num_updates * agent.steps_per_meta_step
-    return _row('composition', 'environment steps/s', steps / ours, steps / theirs, theirs / ours)
+    ours, theirs = alternate([learn, hand_written.run], rounds)
+    steps, ratio = num_updates * agent.steps_per_meta_step, statistics.median(np.divide(theirs, ours))
+    speed, other = (steps / statistics.median(seconds) for seconds in (ours, theirs))
+    return [_row('composition', 'a loop by hand', 'environment steps/s', speed, other, ratio)]
 
 
-def convolution(rounds: int) -> dict[str, Any]:
+def convolution(rounds: int) -> list[Row]:
     """Three gradient steps of a torso on Snake boards, in milliseconds: `hk.Conv2D` against the project's."""
 
     def make(convolve: Callable):
@@ -90,29 +114,122 @@ def convolution(rounds: int) -> dict[str, Any]:
 
     ours = make(lambda channels, size, stride: Convolution2D(channels, size, stride, 'SAME'))
     theirs = make(lambda channels, size, stride: hk.Conv2D(channels, size, stride, padding='SAME'))
-    our_time, their_time = alternate(ours, theirs, rounds)
-    return _row('convolution', 'ms', 1e3 * our_time, 1e3 * their_time, their_time / our_time)
+    our_times, their_times = alternate([ours, theirs], rounds)
+    milliseconds, other = (1e3 * statistics.median(seconds) for seconds in (our_times, their_times))
+    ratio = statistics.median(np.divide(their_times, our_times))
+    return [_row('convolution', 'hk.Conv2D', 'ms', milliseconds, other, ratio)]
 
 
-def alternate(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[float, float]:
-    """Median seconds of each, taken in turn, after one call of each that compiles."""
-    ours(), theirs()
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for i in range(2 * rounds):
-        start = time.perf_counter()
-        (theirs if i % 2 else ours)()
-        seconds[i % 2].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+MODES: dict[str, Differentiation] = {
+    'mixed': Mixed(),
+    'mixed, rematerialised': Mixed(rematerialise=True),
+    'reverse': Reverse(),
+    'reverse, rematerialised': Reverse(rematerialise=True),
+    'forward': Forward(),
+}
 
 
-def _row(name: str, unit: str, ours: float, theirs: float, ratio: float) -> dict[str, Any]:
+def meta_step(rounds: int, num_inner_steps: int = 10) -> list[Row]:
+    """Meta-steps in each mode against as many plain updates, in milliseconds."""
+    agent = _multilayer_agent(num_inner_steps)
+    plain = dataclasses.replace(agent, meta_optimiser=Fixed(num_inner_steps))
+    learners = [Learner(variant) for variant in (plain, *(_in_mode(agent, mode) for mode in MODES.values()))]
+
+    def learn(learner: Learner):
+        learner.advance(2)
+        jax.block_until_ready(learner.state)
+
+    base, *others = alternate([functools.partial(learn, learner) for learner in learners], rounds)
+    return [
+        _row(
+            f'meta-step, {name}',
+            f'{num_inner_steps} updates without a meta-gradient',
+            'ms',
+            500 * statistics.median(other),  # Two meta-steps in a call.
+            500 * statistics.median(base),
+            statistics.median(np.divide(other, base)),
+        )
+        for name, other in zip(MODES, others, strict=True)
+    ]
+
+
+def memory(rounds: int) -> list[Row]:
+    """Temporary memory of a meta-step through 20 updates, and its growth from the 10th on."""
+    del rounds  # A compiled program's memory is the same each time.
+    rows = []
+    cartpole = Batch(GymnaxEnvironment(CartPole()), 64)
+    for environment in (None, cartpole):
+        agents = {k: _multilayer_agent(k) for k in (10, 20)}
+        if environment:
+            agents = {k: dataclasses.replace(agent, environment=environment) for k, agent in agents.items()}
+        sizes = {
+            (name, k): _temporary_mebibytes(_in_mode(agent, mode))
+            for name, mode in MODES.items()
+            for k, agent in agents.items()
+        }
+        unit, where = _mebibytes_of_an_update(agents[10]), 'CartPole' if environment else 'Catch'
+        for name in MODES:
+            size, reverse = sizes[name, 20], sizes['reverse', 20]
+            rows.append(_row(f'memory on {where}, {name}', 'reverse', 'MiB', size, reverse, size / reverse))
+            growth = (size - sizes[name, 10]) / 10
+            rows.append(
+                _row(f'memory of a further update on {where}, {name}', 'its inputs', 'MiB', growth, unit, growth / unit)
+            )
+    return rows
+
+
+def _multilayer_agent(num_inner_steps: int) -> Agent:
+    """The agent of gin/catch/meta_discount.gin with a larger network and batch."""
+    bindings = [
+        'torsos.MLP.hidden_sizes = (256, 256)',
+        'NUM_ENVS = 64',
+        'UNROLL_LENGTH = 20',
+        f'NUM_INNER_STEPS = {num_inner_steps}',
+    ]
+    configuration.load(['gin/catch/meta_discount.gin'], bindings)
+    return configuration.build(Experiment).agent
+
+
+def _in_mode(agent: Agent, mode: Differentiation) -> Agent:
+    meta_optimiser = dataclasses.replace(cast(MetaGradient, agent.meta_optimiser), differentiation=mode)
+    return dataclasses.replace(agent, meta_optimiser=meta_optimiser)
+
+
+def _temporary_mebibytes(agent: Agent) -> float:
+    learner = Learner(agent)
+    state = jax.tree.map(lambda x: x[0], learner.state)
+    compiled = jax.jit(learner.meta_step, donate_argnums=0).lower(state).compile()
+    return cast(Any, compiled.memory_analysis()).temp_size_in_bytes / 2**20
+
+
+def _mebibytes_of_an_update(agent: Agent) -> float:
+    """Weights, optimiser state and the trajectory that an update starts from."""
+    lifetime = Learner(agent).state.agents
+    leaves = jax.tree.leaves((lifetime.params, lifetime.opt_state, lifetime.trajectory))
+    return sum(leaf.nbytes for leaf in leaves) / 2**20
+
+
+def alternate(sides: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
+    """Seconds of each side in each round, taken in turn, after one call of each that compiles."""
+    for side in sides:
+        side()
+    seconds: list[list[float]] = [[] for _ in sides]
+    for _ in range(rounds):
+        for side, taken in zip(sides, seconds, strict=True):
+            start = time.perf_counter()
+            side()
+            taken.append(time.perf_counter() - start)
+    return seconds
+
+
+def _row(name: str, against: str, unit: str, ours: float, theirs: float, ratio: float) -> Row:
     return {
         'benchmark': name,
+        'against': against,
         'unit': unit,
         'project': f'{ours:.4g}',
-        'by hand': f'{theirs:.4g}',
+        'other': f'{theirs:.4g}',
         'ratio': f'{ratio:.3f}',
-        'device': jax.devices()[0].device_kind,
     }
 
 
