@@ -5,14 +5,15 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from agents import configuration
 from agents.experiment import Experiment
-from components.diagnostics import compare_with_finite_differences
+from components.diagnostics import compare_with_finite_differences, recorded_lifetime
 from components.learner import Learner
-from components.meta_optimisers.meta_gradient import MetaGradient
+from components.meta_optimisers.differentiation import Forward, Mixed, Reverse
 
 FILES = sorted(str(path.relative_to(configuration.ROOT)) for path in configuration.ROOT.glob('gin/**/*.gin'))
 VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
@@ -87,14 +88,75 @@ def test_every_variant_trains_and_repeats_from_its_saved_configuration(file, tmp
 )
 def test_every_meta_gradient_is_right_and_not_zero(file, bindings):
     agent = build(file, *bindings).agent
-    if not isinstance(agent.meta_optimiser, MetaGradient):
-        assert not agent.meta_parameters.parameters
+    if not agent.meta_parameters.parameters:
         return
     comparisons = compare_with_finite_differences(Learner(agent))
     assert comparisons.keys() == agent.meta_parameters.parameters.keys()
     for path, comparison in comparisons.items():
         assert comparison.autodiff != 0, path
         assert comparison.relative_error < 1e-4, (path, comparison)
+
+
+@pytest.mark.parametrize('file', VARIANTS)
+def test_exact_ways_to_differentiate_agree_on_every_meta_gradient(file):
+    agent = build(file, 'NUM_INNER_STEPS = 2').agent
+    if not agent.meta_parameters.parameters:
+        return
+    learner = Learner(agent)
+
+    def difference(dtype, modes):
+        lifetime = recorded_lifetime(learner, dtype)
+
+        def gradient(mode):
+            found = jax.jit(lambda meta_params: lifetime.estimate(meta_params, mode).gradient)(lifetime.meta_params)
+            return np.array([found[path] for path in sorted(found)])
+
+        expected, *others = map(gradient, modes)
+        assert np.all(expected != 0)
+        return max(np.linalg.norm(other - expected) / np.linalg.norm(expected) for other in others)
+
+    assert difference(jnp.float32, (Reverse(), Mixed(), Forward())) < 1e-5
+    with jax.enable_x64(True):
+        assert difference(jnp.float64, (Reverse(), Mixed(), Forward())) < 1e-10
+
+
+@pytest.mark.parametrize(
+    'choice',
+    [
+        'step_weights = @step_weights.Uniform()',
+        'step_weights = @step_weights.Lambda()',
+        'validation = @validation.FreshTrajectory()',
+        'validation = @validation.TrainingTrajectory()',
+        'differentiation = @differentiation.Reverse()',
+        'differentiation = @differentiation.Forward()',
+        'differentiation = @differentiation.Truncated()',
+        'differentiation = @differentiation.EvolutionStrategies()',
+        'overlapping = True',
+    ],
+)
+def test_the_estimate_of_a_meta_gradient_is_chosen_by_one_binding(choice):
+    bindings = ['NUM_INNER_STEPS = 3', 'NUM_LIFETIMES = 2', f'meta_gradient.MetaGradient.{choice}']
+    optimiser = build('gin/catch/meta_discount.gin', *bindings).agent.meta_optimiser
+    field, value = choice.split(' = ')
+    assert re.sub(r'\(.*', '', str(getattr(optimiser, field))) == re.sub(r'@\w+\.|\(\)', '', value)
+
+
+@pytest.mark.parametrize(
+    ('binding', 'part'),
+    [
+        ('NUM_INNER_STEPS = 0', 'num_inner_steps must be at least 1, got 0'),
+        ('step_weights.Explicit.weights = (1, 2)', '2 entries for 3 inner steps'),
+        ('step_weights.Explicit.weights = (0, 0, 0)', 'all zero'),
+        ('meta_gradient.MetaGradient.differentiation = @differentiation.EvolutionStrategies()', 'NUM_LIFETIMES'),
+        ('bootstrapped.Bootstrapped.num_target_steps = 0', 'num_target_steps must be at least 1, got 0'),
+    ],
+)
+def test_an_estimate_that_cannot_be_had_is_one_line(binding, part):
+    file = 'gin/snake/bootstrapped.gin' if 'bootstrapped' in binding else 'gin/catch/meta_discount.gin'
+    explicit = ['meta_gradient.MetaGradient.step_weights = @step_weights.Explicit()'] * ('Explicit' in binding)
+    with pytest.raises(configuration.ConfigurationError, match=part) as error:
+        build(file, 'NUM_INNER_STEPS = 3', *explicit, binding)
+    assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
