@@ -76,7 +76,7 @@ def test_exact_modes_agree_with_and_without_rematerialisation(x64):
     lifetime = lifetime_of(jnp.float64, network=Network(MLP((8,)), GRU(6)))
     expected = gradient_of(lifetime, Reverse())
     assert np.all(expected != 0)
-    for mode in (Mixed(), Mixed(rematerialise=True), Reverse(rematerialise=True), Forward()):
+    for mode in (Mixed(), Mixed(rematerialise=True), Forward()):
         np.testing.assert_allclose(gradient_of(lifetime, mode), expected, rtol=1e-10)
 
 

@@ -89,12 +89,13 @@ class Differentiation(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Mixed:
-    """Exact; reverse mode from update to update, forward over reverse mode inside of each. The default.
+    """Exact; reverse mode from update to update, mixed with forward mode inside of each. The default.
 
-    A second derivative of a loss times a vector is the derivative of its gradient along that vector. So the reverse pass
-    through an update needs only what the update started from, and neither keeps nor differentiates its reverse pass. The
-    inner gradient is a semi-gradient, whose derivative is not symmetric: the exchange is made for the loss with its
-    targets as one more argument, and the targets are differentiated in reverse mode by themselves.
+    Second derivatives of a loss are symmetric: the transpose of a gradient's derivative, which a reverse pass through an
+    update asks for, is the derivative of the gradient along a vector. So the reverse pass through an update starts from what
+    the update started from, and neither keeps nor differentiates the update's own reverse pass. The inner gradient is a
+    semi-gradient, whose derivative is not symmetric: the exchange is made for the loss with its targets as one more
+    argument, and the targets are differentiated in reverse mode by themselves.
 
     Args:
       rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and computes
@@ -245,7 +246,7 @@ def _in_mixed_mode(inner_loop: InnerLoop) -> InnerLoop:
 def mixed_mode_gradient(
     bind: Callable[[MetaParams], UpdateRule], network: NetworkFunctions
 ) -> Callable[[MetaParams, Params, Trajectory], tuple[Params, Logs]]:
-    """`UpdateRule.gradient` whose reverse pass is one forward pass over the gradient's own computation.
+    """`UpdateRule.gradient` with the reverse pass of `Mixed`: one forward pass along the cotangent, and one back.
 
     Args:
       bind: from meta-parameters to the update rule.
