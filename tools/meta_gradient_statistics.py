@@ -6,7 +6,9 @@
 
 Freezes a new agent, or with --workdir the agents of a run's checkpoints, and draws independent unrolls from each. Checkpoints
 are read with the configuration of their run; --gin_file and --gin_bindings then change what is measured, as long as the weights
-keep their shapes. An inner optimiser of another kind than the run's starts from its initial state. Prints a table, and writes statistics.csv and statistics.png to --out. Exit status: 0, or 2 when what was
+keep their shapes. An inner optimiser of another kind than the run's starts from its initial state. Prints
+a table, and writes to --out: statistics.csv, statistics.png, and gradients_*.npy, the derivatives `[N, K, P]` that they
+come from. Exit status: 0, or 2 when what was
 asked for cannot be done.
 """
 
