@@ -1,15 +1,13 @@
 """Measures how noisy the meta-gradients of a variant are, for each number of inner steps and weighting asked for.
 
     python tools/meta_gradient_statistics.py --gin_file gin/snake/self_tuning.gin
-    python tools/meta_gradient_statistics.py --workdir runs/snake --checkpoints 200,2000 --num_inner_steps 5,10 \
-        --gin_bindings 'NUM_ENVS = 128'
+    python tools/meta_gradient_statistics.py --workdir runs/snake --checkpoints 200,2000 --gin_bindings 'NUM_ENVS = 128'
 
 Freezes a new agent, or with --workdir the agents of a run's checkpoints, and draws independent unrolls from each. Checkpoints
 are read with the configuration of their run; --gin_file and --gin_bindings then change what is measured, as long as the weights
-keep their shapes. An inner optimiser of another kind than the run's starts from its initial state. Prints
-a table, and writes to --out: statistics.csv, statistics.png, and gradients_*.npy, the derivatives `[N, K, P]` that they
-come from. Exit status: 0, or 2 when what was
-asked for cannot be done.
+keep their shapes. An inner optimiser of another kind than the run's starts from its initial state. Prints a table, and writes
+to --out: statistics.csv, statistics.png, and gradients_*.npy, the derivatives `[N, K, P]` that they come from. Exit status: 0, or
+2 when what was asked for cannot be done.
 """
 
 import argparse
