@@ -138,6 +138,10 @@ def test_the_tool_measures_a_new_agent_and_the_checkpoints_of_a_run(tmp_path, ca
     assert one_step[0] == one_step[2]  # With one step all weightings are the same.
     assert (workdir / 'statistics' / 'statistics.png').stat().st_size > 10_000
 
+    learned = np.load(workdir / 'statistics' / f'gradients_{steps[0]}.npy')
+    assert meta_gradient_statistics.main([*chosen, *small, *weights, '--initial_meta_params']) == 0
+    assert not np.allclose(learned, np.load(workdir / 'statistics' / f'gradients_{steps[0]}.npy'), rtol=1e-3)
+
 
 @pytest.mark.parametrize(
     ('arguments', 'part'),

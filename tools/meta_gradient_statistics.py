@@ -38,7 +38,7 @@ from components.meta_optimisers import step_weights
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.optimisers import Optimiser
 from components.statistics import Estimator, FrozenAgent, Sampler
-from components.types import CompositionError
+from components.types import CompositionError, MetaParams
 
 UNROLLS_AT_ONCE = 16
 """In one compiled call, between two moves of the progress bar."""
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         ]
         files = args.gin_file or [args.workdir / 'config.gin']
         frozen = dict(_frozen_agents(args, files))
-        sampler, optimiser, paths = _sampler(files, args)
+        sampler, optimiser, initial = _sampler(files, args)
     except (configuration.ConfigurationError, CompositionError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
@@ -71,11 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     for label, agent in frozen.items():
         agent = statistics.with_optimiser(agent, optimiser)
+        if args.initial_meta_params:
+            agent = agent._replace(meta_params=initial)
         samples = _draw(sampler, agent, args.num_unrolls, args.seed, f'checkpoint {label}')
         reference = samples[:, -1]
         if args.num_reference_unrolls:
             reference = _draw(sampler, agent, args.num_reference_unrolls, args.seed + 1, f'reference {label}')[:, -1]
-        components = {**paths, ALL: slice(None)}
+        components = {**statistics.meta_param_slices(initial), ALL: slice(None)}
         for (estimator, path), summary in statistics.summarise(samples, estimators, components, reference).items():
             rows.append(_row(label, estimator, path, len(samples), len(reference), summary))
         np.save(args.out / f'gradients_{label}.npy', samples)
@@ -108,6 +110,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         '--num_reference_unrolls', type=int, default=0, help='more unrolls for the reference; 0 takes the same ones'
     )
     parser.add_argument('--num_start_steps', type=int, default=100, help='acted before each unroll, from new episodes')
+    parser.add_argument(
+        '--initial_meta_params', action='store_true', help='as the variant starts with; default: as the run has learned them'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of the unrolls')
     parser.add_argument(
         '--out', type=pathlib.Path, help='folder for results; default: statistics/ in the workdir or here'
@@ -164,16 +169,15 @@ def _frozen_agents(args: argparse.Namespace, files: Sequence[str | pathlib.Path]
 
 def _sampler(
     files: Sequence[str | pathlib.Path], args: argparse.Namespace
-) -> tuple[Sampler, Optimiser, dict[str, slice]]:
-    """What draws unrolls, the inner optimiser in it, and where each meta-parameter stands in its derivatives."""
+) -> tuple[Sampler, Optimiser, MetaParams]:
+    """What draws unrolls, the inner optimiser in it, and the meta-parameters that a new agent starts with."""
     learner, experiment = _learner(files, args.gin_bindings)
     meta_gradient = experiment.agent.meta_optimiser
     if not isinstance(meta_gradient, MetaGradient):
         raise CompositionError(f'the study is of MetaGradient, but the meta-optimiser is {meta_gradient}')
     num_inner_steps = max(args.num_inner_steps)
     sampler = Sampler(meta_gradient, learner.inner_loop, learner.actor, num_inner_steps, args.num_start_steps)
-    slices = statistics.meta_param_slices(statistics.freeze(learner.state).meta_params)
-    return sampler, experiment.agent.update_rule.optimiser, slices
+    return sampler, experiment.agent.update_rule.optimiser, statistics.freeze(learner.state).meta_params
 
 
 def _learner(files: Sequence[str | pathlib.Path], bindings: Sequence[str] = ()) -> tuple[Learner, Experiment]:
