@@ -103,7 +103,7 @@ class MetaParameterSet:
 def numeric_paths(tree: Any, prefix: str = '') -> dict[str, float]:
     """Every number reachable through dataclass fields and dictionary keys, by its path."""
     paths: dict[str, float] = {}
-    for name, child in _children(tree).items():
+    for name, child in children(tree).items():
         path = f'{prefix}{name}'
         if _is_number(child):
             paths[path] = child
@@ -117,7 +117,8 @@ def describe_paths(paths: Mapping[str, float]) -> str:
     return 'numeric fields are ' + (', '.join(sorted(paths)) or 'none')
 
 
-def _children(tree: Any) -> Mapping[str, Any]:
+def children(tree: Any) -> Mapping[str, Any]:
+    """What a path can lead to next: fields of a dataclass, entries of a dictionary, nothing in anything else."""
     if dataclasses.is_dataclass(tree):
         return {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
     return tree if isinstance(tree, Mapping) else {}
@@ -129,10 +130,9 @@ def _is_number(x: Any) -> bool:
 
 def _why_not(tree: Any, path: str) -> str:
     for name in path.split('.'):
-        children = _children(tree)
-        if name not in children:
+        if name not in children(tree):
             return 'no such field'
-        tree = children[name]
+        tree = children(tree)[name]
     return f'the field is not numeric ({type(tree).__name__})'
 
 
@@ -140,7 +140,7 @@ def _replace(tree: Any, names: list[str], value: Any) -> Any:
     """A copy with one descendant replaced. Constructors do not run: they validate what only concrete numbers can be."""
     if not names:
         return value
-    child = _replace(_children(tree)[names[0]], names[1:], value)
+    child = _replace(children(tree)[names[0]], names[1:], value)
     if isinstance(tree, Mapping):
         return {**tree, names[0]: child}
     tree = copy.copy(tree)
