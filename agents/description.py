@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from acme import specs
 
-from agents import configuration
-from agents.configuration import Setting
+from agents import configuration, provenance
 from agents.experiment import Experiment
+from agents.provenance import Setting
 from components.agent import Agent
 from components.meta_parameters import MetaParameter, children
 from components.objectives.base import merge_heads
@@ -97,7 +97,7 @@ def describe(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = (
     configuration.load(gin_files, bindings)
     agent = configuration.build(Experiment).agent
     return Description(
-        components=configuration.settings(Experiment, gin_files, bindings),
+        components=provenance.settings(Experiment, gin_files, bindings),
         meta_parameters=_learned_fields(agent),
         heads=_heads(agent),
         parameters=_parameter_counts(agent),

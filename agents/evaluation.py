@@ -33,10 +33,16 @@ class Evaluator:
         self._key = jax.random.fold_in(jax.random.key(seed), 0xE7A1)
         self._evaluate = jax.jit(self._all_agents)
 
-    def evaluate(self) -> dict[str, np.ndarray]:
-        """Mean return and length of an episode, each an array `[S]`, for the `stochastic` and the `greedy` policy."""
-        self._key, key = jax.random.split(self._key)
-        states, row = self._evaluate(self._learner.state.agents.params, key)
+    def evaluate(self, number: int) -> dict[str, np.ndarray]:
+        """Plays.
+
+        Args:
+          number: of this evaluation; another one draws other episodes.
+
+        Returns:
+          Mean return and length of an episode, each an array `[S]`, for the `stochastic` and the `greedy` policy.
+        """
+        states, row = self._evaluate(self._learner.state.agents.params, jax.random.fold_in(self._key, number))
         for state in states:
             self._environment.close(jax.device_get(state))
         return jax.device_get(row)

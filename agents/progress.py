@@ -1,6 +1,7 @@
 """What a person sees while an agent trains."""
 
 import sys
+import time
 
 import rich.console
 import rich.live
@@ -8,47 +9,90 @@ import rich.progress
 import rich.text
 from acme.utils import loggers
 
-from components.loggers import Row, seed_means
+from components.loggers import Row, Run, seed_means
 
 
-class ProgressDisplay(loggers.Logger):
-    """A progress bar on a terminal, a plain line per row elsewhere.
+class TerminalLogger(loggers.Logger):
+    """A progress bar on a terminal, a plain line per row elsewhere; a line for each evaluation.
 
-    Shows steps per second, the return and the meta-parameters' values (means over seeds), and the time left.
+    Shows steps per second, the return and the meta-parameters' values (means over seeds), the time left, and once how
+    long it took from the command to the first row.
 
     Args:
-      num_meta_updates: of the whole training.
+      label: `train` for the rows of training; those of any other label are shown in a line.
+      run: how long it is.
     """
 
-    def __init__(self, num_meta_updates: int):
-        self._total = num_meta_updates
+    def __init__(self, label: str, run: Run):
+        self._label, self._run = label, run
+        self._display = None if label != 'train' else _Bar(run) if sys.stdout.isatty() else _Lines(run)
+        self._is_first = True
+
+    def write(self, data: Row) -> None:
+        row = seed_means(data)
+        if self._display is None:
+            values = '  '.join(f'{name} {value:.4g}' for name, value in row.items() if '/' in name)
+            print(f'{self._label} at {row["env_steps"]:,.0f} steps  {values}', flush=True)
+            return
+        if self._is_first and self._run.started is not None:
+            print(f'first row {time.monotonic() - self._run.started:.1f} s after the command', flush=True)
+        self._is_first = False
+        self._display.show(row)
+
+    def close(self) -> None:
+        if self._display is not None:
+            self._display.close()
+
+
+class _Bar:
+    """Of a terminal."""
+
+    def __init__(self, run: Run):
         self._bar = rich.progress.Progress(
             rich.progress.BarColumn(bar_width=24),
             rich.progress.TaskProgressColumn(),
             rich.progress.TimeRemainingColumn(compact=True),
             rich.progress.TextColumn('{task.description}'),
         )
-        self._task = self._bar.add_task('compiling', total=num_meta_updates)
-        self._live = rich.live.Live(self._bar) if sys.stdout.isatty() else None
-        if self._live:
-            self._live.start()
-        else:
-            print('compiling', flush=True)
+        self._task = self._bar.add_task('compiling', total=run.num_meta_updates)
+        self._live = rich.live.Live(self._bar)
+        self._live.start()
 
-    def write(self, data: Row) -> None:
-        row = seed_means(data)
-        done = row['meta_updates']
-        speed = f'{row["env_steps"]:,.0f} steps  {row["steps_per_second"]:,.0f}/s  return {row["episode_return"]:.3g}'
-        values = '  '.join(
-            f'{name.removeprefix("meta/")} {value:.4g}' for name, value in row.items() if name.startswith('meta/')
-        )
-        if self._live:
-            self._bar.update(self._task, completed=done, description=speed)
-            self._live.update(rich.console.Group(self._bar, rich.text.Text(values)))
-        else:
-            left = row['wall_time'] * (self._total - done) / done
-            print(f'{100 * done / self._total:3.0f}%  {speed}  {values}  {left:.0f} s left', flush=True)
+    def show(self, row: dict[str, float]) -> None:
+        self._bar.update(self._task, completed=row['meta_updates'], description=_speed(row))
+        self._live.update(rich.console.Group(self._bar, rich.text.Text(_meta_values(row))))
 
     def close(self) -> None:
-        if self._live:
-            self._live.stop()
+        self._live.stop()
+
+
+class _Lines:
+    """Of anything else."""
+
+    def __init__(self, run: Run):
+        self._total = run.num_meta_updates
+        self._first: tuple[float, float] | None = None  # Where this process began, which may not be the run's start.
+        print('compiling', flush=True)
+
+    def show(self, row: dict[str, float]) -> None:
+        done, now = row['meta_updates'], time.monotonic()
+        first_done, first = self._first = self._first or (done, now)
+        speed = (done - first_done) / max(now - first, 1e-9) or done / row['wall_time']
+        left = (self._total - done) / speed
+        print(
+            f'{100 * done / self._total:3.0f}%  {_speed(row)}  {_meta_values(row)}  {left:.0f} s left',
+            flush=True,
+        )
+
+    def close(self) -> None:
+        pass
+
+
+def _speed(row: dict[str, float]) -> str:
+    return f'{row["env_steps"]:,.0f} steps  {row["steps_per_second"]:,.0f}/s  return {row["episode_return"]:.3g}'
+
+
+def _meta_values(row: dict[str, float]) -> str:
+    return '  '.join(
+        f'{name.removeprefix("meta/")} {value:.4g}' for name, value in row.items() if name.startswith('meta/')
+    )

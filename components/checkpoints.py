@@ -1,47 +1,126 @@
-"""Checkpoints of a learner's whole state, with orbax."""
+"""Checkpoints of a run's whole state, with orbax, which know when they are damaged."""
 
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import math
 import os
 import pathlib
-from typing import Any
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+
+FORMAT = 1
+"""Of what is written; files of a later one are refused."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or used; the message is one line that says which and why."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint that is incomplete, or whose bytes are not those that were written."""
+
+
+class Checkpoint(NamedTuple):
+    """What was saved: its number, the state, and the notes."""
+
+    step: int
+    state: Any
+    notes: dict[str, Any]
 
 
 class Checkpointer:
-    """Keeps the newest checkpoints under a folder. Writing goes on in the background, one at a time.
+    """Keeps the newest checkpoints under a folder, and the best. Writing goes on in the background, one at a time.
+
+    checkpointer.save(step, state, notes, score)
+    checkpoint = checkpointer.restore_newest(template)
+
+    A checkpoint appears under its final name once it is complete. Beside the arrays stand their structure and a digest
+    of every byte, so that what is read is either what was written or refused.
 
     Args:
       directory: where they are; made if it is not there.
-      max_to_keep: how many.
+      max_to_keep: how many of the newest.
+      read_only: whether another process may be writing there, which is then left alone.
     """
 
-    def __init__(self, directory: str | os.PathLike, max_to_keep: int = 3):
+    def __init__(self, directory: str | os.PathLike, max_to_keep: int = 3, read_only: bool = False):
         import orbax.checkpoint as ocp  # Imported here as only runs with checkpoints should wait for it.
 
+        # What orbax says there in many lines, of damaged files above all, we say in one.
+        logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+        logging.getLogger('absl').setLevel(logging.CRITICAL)
         self._args = ocp.args
+        self._directory = pathlib.Path(directory).absolute()
+        self._best: list[Any] | None = None  # Number and score; a list, as JSON has no tuples.
         self._manager = ocp.CheckpointManager(
-            pathlib.Path(directory).absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, create=True),
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                preservation_policy=_NewestAndBest(max_to_keep, lambda: self._best[0] if self._best else None),
+            ),
         )
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: Any, notes: Mapping[str, Any] | None = None, score: float = math.nan) -> None:
         """Starts to write a checkpoint.
 
         Args:
           step: its number, larger than any before.
-          state: pytree of arrays and numbers.
+          state: pytree of arrays and numbers, not changed before the next call.
+          notes: whatever else, as JSON can hold it.
+          score: by which one checkpoint is kept as the best; NaN if it is not known.
 
         Raises:
-          RuntimeError: if there is a checkpoint of that number, or a later one.
+          CheckpointError: if this one, or the one before it, could not be written.
         """
-        if not self._manager.save(step, args=self._args.StandardSave(_without_keys(state))):
-            raise RuntimeError(f'checkpoint {step} was not written: there is one as new')
+        data = jax.device_get(_without_keys(state))
+        if not math.isnan(score) and (self._best is None or score > self._best[1]):
+            self._best = [step, score]
+        ours = {
+            'structure': _structure(state),
+            'arrays': _digest(data),
+            'best': self._best,
+            'notes': dict(notes or {}),
+        }
+        record = {'format': FORMAT, 'record': ours, 'digest': _digest_of_json(ours)}
+        items = self._args.Composite(state=self._args.StandardSave(data), record=self._args.JsonSave(record))
+        with self._writing(step):
+            if not self._manager.save(step, args=items):
+                raise CheckpointError(f'checkpoint {step} was not written: there is one as new in {self._directory}')
 
     def latest(self) -> int | None:
         """Number of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
-    def restore(self, template: Any, step: int | None = None) -> Any:
+    def best(self) -> int | None:
+        """Number of the checkpoint with the highest score so far, None if none had one."""
+        newest = self.latest()
+        best = None if newest is None else self._record(newest)['best']
+        return best[0] if best else None
+
+    def find(self, step: int | None = None) -> int:
+        """Number of a checkpoint that is there: this one, or the newest if None.
+
+        Raises:
+          FileNotFoundError: if there is none.
+        """
+        self.wait()
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            raise FileNotFoundError(f'there are no checkpoints in {self._directory}')
+        if step is not None and step not in steps:
+            raise FileNotFoundError(f'there is no checkpoint {step} in {self._directory}, only {steps}')
+        return steps[-1] if step is None else step
+
+    def restore(self, template: Any, step: int | None = None) -> Checkpoint:
         """Reads a checkpoint.
 
         Args:
@@ -50,18 +129,172 @@ class Checkpointer:
 
         Raises:
           FileNotFoundError: if there is none.
+          CheckpointError: if it holds another structure, or is of a later format.
+          DamagedCheckpointError: if it is damaged.
         """
-        self._manager.wait_until_finished()
-        step = self.latest() if step is None else step
-        if step is None:
-            raise FileNotFoundError(f'no checkpoint in {self._manager.directory}')
-        data = self._manager.restore(step, args=self._args.StandardRestore(_without_keys(template)))
-        return jax.tree.map(_with_key, template, data)
+        step = self.find(step)
+        record = self._record(step)
+        _check_structure(record['structure'], _structure(template), step)
+        data = self._data(step, record, _without_keys(template))
+        self._best = record['best']
+        return Checkpoint(step, jax.tree.map(_with_key, template, data), record['notes'])
+
+    def read(self, step: int | None = None) -> Any:
+        """Reads a checkpoint without a template: dictionaries and lists in place of other containers.
+
+        Args:
+          step: which one; the newest if None.
+
+        Raises:
+          FileNotFoundError: if there is none.
+          CheckpointError: if it is of a later format.
+          DamagedCheckpointError: if it is damaged.
+        """
+        step = self.find(step)
+        return self._data(step, self._record(step))
+
+    def restore_newest(self, template: Any, warn: Callable[[str], None]) -> Checkpoint | None:
+        """Reads the newest checkpoint that is whole, None if there is none; renames newer ones to `<step>.damaged`.
+
+        Args:
+          template: as for `restore`.
+          warn: is told of each damaged one, in one line.
+
+        Raises:
+          CheckpointError: if it holds another structure, or is of a later format.
+          DamagedCheckpointError: if there are some, but none is whole; they are left as they are.
+        """
+        self.wait()
+        damaged: list[int] = []
+        for step in sorted((int(path.name) for path in self._directory.iterdir() if path.name.isdigit()), reverse=True):
+            try:
+                checkpoint = self.restore(template, step)
+            except (DamagedCheckpointError, FileNotFoundError):
+                damaged.append(step)
+            else:
+                self._set_aside(damaged, warn)
+                return checkpoint
+        if damaged:
+            raise DamagedCheckpointError(
+                f'no checkpoint in {self._directory} is whole: start another run, in another folder'
+            )
+        return None
+
+    def _set_aside(self, steps: Sequence[int], warn: Callable[[str], None]) -> None:
+        for step in steps:
+            warn(
+                f'checkpoint {step} is damaged or incomplete, so the one before it is taken; it is kept as {step}.damaged'
+            )
+            shutil.rmtree(self._directory / f'{step}.damaged', ignore_errors=True)
+            os.replace(self._directory / f'{step}', self._directory / f'{step}.damaged')
+        if steps:
+            self._manager.reload()
+
+    def wait(self) -> None:
+        """Waits until everything is written.
+
+        Raises:
+          CheckpointError: if something could not be.
+        """
+        with self._writing('the last one'):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
+        """Waits until everything is written.
+
+        Raises:
+          CheckpointError: if something could not be.
+        """
+        self.wait()
         self._manager.close()
+
+    def _data(self, step: int, record: Mapping[str, Any], template: Any = None) -> Any:
+        with self._reading(step):
+            args = self._args.Composite(state=self._args.StandardRestore(template))
+            data = self._manager.restore(step, args=args)['state']
+            if _digest(jax.device_get(data)) != record['arrays']:
+                raise ValueError('what was read is not what was written')
+        return data
+
+    def _record(self, step: int) -> dict[str, Any]:
+        with self._reading(step):
+            args = self._args.Composite(record=self._args.JsonRestore())
+            record = self._manager.restore(step, args=args)['record']
+            written, ours = int(record['format']), record['record']
+        if written > FORMAT:
+            raise CheckpointError(
+                f'checkpoint {step} in {self._directory} is of format {written}, and this software reads formats up to '
+                f'{FORMAT}: use the version that wrote it, or a later one'
+            )
+        if _digest_of_json(ours) != record['digest']:
+            raise DamagedCheckpointError(f'checkpoint {step} in {self._directory} is damaged: its record was changed')
+        return ours
+
+    def _writing(self, step: int | str):
+        return _one_line_errors(CheckpointError, f'checkpoint {step} could not be written to {self._directory}')
+
+    def _reading(self, step: int):
+        return _one_line_errors(DamagedCheckpointError, f'checkpoint {step} in {self._directory} is damaged')
+
+
+@dataclasses.dataclass(frozen=True)
+class _NewestAndBest:
+    """Which checkpoints stay, in the form that orbax asks for."""
+
+    num_newest: int
+    best: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        newest = {checkpoint.step for checkpoint in checkpoints[-self.num_newest :]}
+        return [checkpoint.step in newest | {self.best()} for checkpoint in checkpoints]
+
+
+@contextlib.contextmanager
+def _one_line_errors(cls: type[CheckpointError], message: str) -> Iterator[None]:
+    """Turns whatever orbax and what is below it raise into an error of ours."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        if isinstance(error, PermissionError | MemoryError):  # Nothing that the file could help.
+            cls = CheckpointError
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise cls(f'{message}: {reason}') from error
+
+
+def _check_structure(written: Mapping[str, str], expected: Mapping[str, str], step: int) -> None:
+    """Raises CheckpointError that names the first leaf in which two structures differ."""
+    for path in [*expected, *written]:
+        if written.get(path) != expected.get(path):
+            raise CheckpointError(
+                f'checkpoint {step} is of another structure: {path} is {written.get(path, "missing")} in it and '
+                f'{expected.get(path, "missing")} here; use the configuration that it was written with'
+            )
+
+
+def _structure(tree: Any) -> dict[str, str]:
+    """Type and shape of each leaf, by its name."""
+    return {name: f'{getattr(x, "dtype", type(x).__name__)}{list(np.shape(x))}' for name, x in _leaves(tree).items()}
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """Leaves by name, which is the same whatever the containers are."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves}
+
+
+def _digest(data: Any) -> str:
+    """Of every byte of the leaves."""
+    digest = hashlib.sha256()
+    for _, x in sorted(_leaves(data).items()):
+        digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_json(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _is_key(x: Any) -> bool:

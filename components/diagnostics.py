@@ -8,6 +8,7 @@ import optax
 
 from components.inner_loop import AgentState, InnerLoop, replay
 from components.learner import Learner
+from components.meta_optimisers.base import LearnerState
 from components.meta_optimisers.bootstrapped import Bootstrapped
 from components.meta_optimisers.differentiation import (
     Differentiation,
@@ -57,29 +58,7 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
             f'{differentiation} is not the whole derivative on purpose; check the variant with Mixed()'
         )
     with jax.enable_x64(True):
-        lifetime = recorded_lifetime(learner, jnp.float64)
-        meta_params, lifetime_loss = lifetime.meta_params, lifetime.meta_optimiser.lifetime_loss
-        estimate = jax.jit(lifetime.estimate)(meta_params)
-        gradient, fixed = estimate.gradient, estimate.lifetime.targets
-
-        @jax.jit
-        def loss(meta_params):
-            by_update = repeat(meta_params, lifetime.meta_optimiser.num_inner_steps)
-            return lifetime_loss(by_update, lifetime.agent, lifetime.inner_loop, fixed)[0]
-
-        def compare(path: str) -> Comparison:
-            direction = _direction(meta_params[path])
-
-            def moved(sign: int) -> dict[str, Any]:
-                return {
-                    **meta_params,
-                    path: jax.tree.map(lambda x, d: x + sign * step * d, meta_params[path], direction),
-                }
-
-            slope = (loss(moved(1)) - loss(moved(-1))) / (2 * step)
-            return Comparison(float(optax.tree.vdot(gradient[path], direction)), float(slope))
-
-        return {path: compare(path) for path in meta_params}
+        return recorded_lifetime(learner, jnp.float64).compare_with_finite_differences(step)
 
 
 class RecordedLifetime(NamedTuple):
@@ -103,6 +82,27 @@ class RecordedLifetime(NamedTuple):
         loss, num_inner_steps = self.meta_optimiser.lifetime_loss, self.meta_optimiser.num_inner_steps
         return differentiation(loss, meta_params, num_inner_steps, self.agent, self.inner_loop)
 
+    def compare_with_finite_differences(self, step: float = 1e-5) -> dict[str, Comparison]:
+        """As the function of that name."""
+        estimate = jax.jit(self.estimate)(self.meta_params)
+        gradient, fixed = estimate.gradient, estimate.lifetime.targets
+
+        @jax.jit
+        def loss(meta_params):
+            by_update = repeat(meta_params, self.meta_optimiser.num_inner_steps)
+            return self.meta_optimiser.lifetime_loss(by_update, self.agent, self.inner_loop, fixed)[0]
+
+        def compare(path: str, meta_param: Any) -> Comparison:
+            direction = _direction(meta_param)
+
+            def moved(sign: int) -> dict[str, Any]:
+                return {**self.meta_params, path: jax.tree.map(lambda x, d: x + sign * step * d, meta_param, direction)}
+
+            slope = (loss(moved(1)) - loss(moved(-1))) / (2 * step)
+            return Comparison(float(optax.tree.vdot(gradient[path], direction)), float(slope))
+
+        return {path: compare(path, meta_param) for path, meta_param in self.meta_params.items()}
+
 
 def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
     """Records the next updates of a learner's first lifetime.
@@ -118,16 +118,25 @@ def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
     if not isinstance(meta_optimiser, MetaGradient | Bootstrapped):
         raise CompositionError(f'there is no meta-gradient: the meta-optimiser is {meta_optimiser}')
     with jax.enable_x64(False):
-        meta_params, agents = jax.tree.map(lambda x: x[0], (learner.state.meta_params, learner.state.agents))
-        agent = jax.tree.map(lambda x: x[0], agents)
-        by_update = repeat(meta_params, meta_optimiser.num_inner_steps)
-        _, lifetime = jax.jit(lambda m: meta_optimiser.lifetime_loss(m, agent, learner.inner_loop))(by_update)
+        meta_params, agent = jax.jit(_first_lifetime)(learner.state)
+
+        @jax.jit
+        def record(meta_params, agent):
+            by_update = repeat(meta_params, meta_optimiser.num_inner_steps)
+            return meta_optimiser.lifetime_loss(by_update, agent, learner.inner_loop)[1].recording
+
+        recording = record(meta_params, agent)
     recording, agent, meta_params = jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-        (lifetime.recording, agent, meta_params),
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, (recording, agent, meta_params)
     )
     inner_loop, agent = replay(learner.inner_loop, agent, recording)
     return RecordedLifetime(meta_optimiser, meta_params, agent, inner_loop)
+
+
+def _first_lifetime(state: LearnerState) -> tuple[MetaParams, AgentState]:
+    """Of the first seed."""
+    meta_params, agents = jax.tree.map(lambda x: x[0], (state.meta_params, state.agents))
+    return meta_params, jax.tree.map(lambda x: x[0], agents)
 
 
 def _direction(meta_param: Any) -> Any:

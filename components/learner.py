@@ -1,5 +1,6 @@
 """The one learner: every variant is this compiled step with other components in it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from components.agent import Agent
 from components.inner_loop import init_agent, make_inner_loop
 from components.meta_optimisers.base import LearnerState, over_axis
 from components.meta_parameters import describe_paths, numeric_paths
-from components.types import Array, CompositionError, Metrics
+from components.types import Array, CompositionError, DivergedError, Metrics
 
 
 class Learner(acme_core.Learner):
@@ -33,6 +34,7 @@ class Learner(acme_core.Learner):
       counter: counts `env_steps` (per seed, an array `[S]`; masked transitions and validation left out),
         `validation_env_steps` (likewise), `learner_updates` and `meta_updates`.
       logger: is given one row per step: counts, and metrics as arrays `[S]`.
+      check_finite: whether to stop when a loss or a weight is infinite or not a number.
 
     Raises:
       ValueError: if `num_seeds` or `num_meta_steps` < 1.
@@ -47,6 +49,7 @@ class Learner(acme_core.Learner):
         num_meta_steps: int = 1,
         counter: counting.Counter | None = None,
         logger: loggers.Logger | None = None,
+        check_finite: bool = True,
     ):
         if num_seeds < 1 or num_meta_steps < 1:
             raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
@@ -64,7 +67,7 @@ class Learner(acme_core.Learner):
         keys = jax.vmap(jax.random.key)(seed + jnp.arange(num_seeds))
         self.state: LearnerState = jax.jit(over_axis(self.init_state, num_seeds))(keys)
         self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
-        self._checked = False
+        self._check_finite, self._checked = check_finite, False
 
     def step(self):
         self.advance(self._num_meta_steps)
@@ -75,14 +78,21 @@ class Learner(acme_core.Learner):
         Raises:
           CompositionError: the first time, if a meta-gradient was zero throughout, so that nothing leads from that
             field to the outer loss, or not finite.
+          DivergedError: if a loss or a weight is not finite; the row that shows it was logged.
         """
-        self.state, metrics, meta_values = self._compiled_steps(self.state, num_meta_steps)
-        metrics, meta_values = jax.device_get((metrics, meta_values))
+        self.state, metrics, meta_values, finite = self._compiled_steps(self.state, num_meta_steps)
+        metrics, meta_values, finite = jax.device_get((metrics, meta_values, finite))
         row = self._row(metrics, meta_values, num_meta_steps)
         if not self._checked:
             self._check_meta_gradients(row)
             self._checked = True
         self._logger.write(row)
+        if self._check_finite:
+            _check_finite({**metrics.logs, 'weights': np.where(finite, 0, np.nan)}, row['learner_updates'])
+
+    def trace(self) -> jax.stages.Traced:
+        """The program behind `advance`, `(state, num_meta_steps) -> (state, ...)`, for who wants to know what it takes."""
+        return self._compiled_steps.trace(self.state, 1)
 
     def get_variables(self, names: list[str]) -> list[Any]:
         """Of the first seed: its first lifetime's `params`, or the values of its `meta_parameters`; NumPy arrays."""
@@ -95,11 +105,14 @@ class Learner(acme_core.Learner):
 
     def save(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on; a copy, as the next step writes over the state."""
-        return {'state': jax.tree.map(jnp.copy, self.state), 'counts': self._counter.get_counts()}
+        return {'state': _copy(self.state), 'counts': self._counter.get_counts()}
 
     def restore(self, state: dict[str, Any]):
-        """Goes on from what `save` returned."""
-        self.state = jax.tree.map(jnp.copy, state['state'])
+        """Goes on from what `save` returned; where environments live outside of it, with new episodes."""
+        before, self.state = self.state, _copy(state['state'])
+        if not self.agent.environment.is_pure:
+            self.agent.environment.close(jax.device_get(before.agents.actor_state.environment))
+            self.state = self._with_new_episodes(self.state)
         self._counter.restore({'counts': dict(state['counts']), 'cache': {}})
 
     def init_state(self, key: Array) -> LearnerState:
@@ -118,9 +131,17 @@ class Learner(acme_core.Learner):
         """One meta-step of one seed; pure."""
         return self.agent.meta_optimiser.step(state, self.inner_loop)
 
+    def _with_new_episodes(self, state: LearnerState) -> LearnerState:
+        """The state with episodes that start with what the agents' keys give, which differs from run to run."""
+        init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self.num_seeds)
+        keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0x9E0)))(state.agents.key)
+        return state._replace(agents=state.agents._replace(actor_state=jax.jit(init)(keys)))
+
     def _steps(self, state: LearnerState, num_meta_steps: Array):
-        """Meta-steps of all seeds: the state and the meta-parameters' values after them, and their metrics, `[S]`."""
-        meta_step = over_axis(self.meta_step, self.num_seeds)
+        """Meta-steps of all seeds: the state after them, their metrics, the meta-parameters' values then, and whether
+        all weights are finite; the last three `[S]`.
+        """
+        meta_step = jax.jit(over_axis(self.meta_step, self.num_seeds))  # So that it is traced once, not twice.
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(meta_step, state)[1])
 
         def body(_, carry):
@@ -130,7 +151,8 @@ class Learner(acme_core.Learner):
 
         state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
         metrics = totals._replace(logs=jax.tree.map(lambda x: x / num_meta_steps, totals.logs))
-        return state, metrics, over_axis(self.agent.meta_parameters.values, self.num_seeds)(state.meta_params)
+        values = over_axis(self.agent.meta_parameters.values, self.num_seeds)(state.meta_params)
+        return state, metrics, values, jax.vmap(_is_finite)((state.agents.params, state.meta_params))
 
     def _row(self, metrics: Metrics, meta_values: dict[str, Any], num_meta_steps: int) -> dict[str, Any]:
         episodes = metrics.episodes
@@ -174,4 +196,26 @@ class Learner(acme_core.Learner):
             raise CompositionError(
                 f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '
                 f'outer loss; {describe_paths(numeric_paths(self.agent.update_rule))}'
+            )
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _is_finite(tree: Any) -> Array:
+    """Whether every number in a tree is finite; a scalar."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
+def _check_finite(values: Mapping[str, np.ndarray], num_updates: int) -> None:
+    """Raises DivergedError if a loss, or what the name `weights` stands for, is not finite in some seed `[S]`."""
+    for name, value in values.items():
+        seeds = np.flatnonzero(~np.isfinite(value))
+        if seeds.size and name.startswith(('loss/', 'outer_loss/', 'weights')):
+            raise DivergedError(
+                f'{name} of seed {", ".join(map(str, seeds))} was not a finite number within the {num_updates:,} updates '
+                'so far: try a smaller learning rate, or clip; to train on all the same, bind '
+                'experiment.Experiment.stop_when_not_finite = False'
             )

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from components.bijectors import Bijector, Identity
@@ -55,6 +56,26 @@ class Scalar:
 
 
 @dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A meta-parameter that starts from a value that was learned before, instead of what the field holds.
+
+    Args:
+      entry: the meta-parameter that was learned.
+      meta_param: its unconstrained value, a pytree of NumPy arrays.
+    """
+
+    entry: MetaParameter
+    meta_param: Any
+
+    def init(self, key: Array, default: Any) -> Any:
+        del key, default
+        return jax.tree.map(jnp.asarray, self.meta_param)
+
+    def value(self, meta_param: Any) -> Any:
+        return self.entry.value(meta_param)
+
+
+@dataclasses.dataclass(frozen=True)
 class MetaParameterSet:
     """Which fields of an update rule are learned by the outer loop.
 
@@ -92,6 +113,10 @@ class MetaParameterSet:
     def values(self, meta_params: MetaParams) -> dict[str, Any]:
         """Values in the units of the fields, by path."""
         return {path: entry.value(meta_params[path]) for path, entry in self.parameters.items()}
+
+    def frozen(self, meta_params: MetaParams) -> 'MetaParameterSet':
+        """The same set, which starts from these unconstrained values."""
+        return MetaParameterSet({path: Frozen(entry, meta_params[path]) for path, entry in self.parameters.items()})
 
     def bind(self, update_rule: Any, meta_params: MetaParams) -> Any:
         """The update rule with its learned fields replaced; nothing is validated again, as values may be traced."""

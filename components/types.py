@@ -78,3 +78,7 @@ class Metrics(NamedTuple):
 
 class CompositionError(ValueError):
     """The parts of an agent do not fit together; the message says which, and what would."""
+
+
+class DivergedError(ArithmeticError):
+    """Training has produced something that is not a number, or infinite; the message says what and when."""

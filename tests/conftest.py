@@ -1,5 +1,7 @@
 """Shared by all tests."""
 
+import os
+
 import gin
 import jax
 import pytest
@@ -7,10 +9,16 @@ import pytest
 
 @pytest.fixture(autouse=True, scope='session')
 def _compile_fast(tmp_path_factory):
-    """Programs of a few steps are compiled in a hurry, and once for all tests; those of the command line are not."""
-    jax.config.update('jax_disable_most_optimizations', True)
-    jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('compiled')))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+    """Programs of a few steps are compiled in a hurry, and once for all tests and the processes that they start."""
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'compiled'
+    for name, value in {
+        'jax_disable_most_optimizations': True,
+        'jax_compilation_cache_dir': str(cache),
+        'jax_persistent_cache_min_compile_time_secs': 0.3,
+    }.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(autouse=True)

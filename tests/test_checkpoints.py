@@ -1,5 +1,7 @@
-"""Checkpoints: every bit of a state comes back."""
+"""Checkpoints: every bit of a state comes back, or it is refused."""
 
+import math
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from components.checkpoints import Checkpointer
+from components.checkpoints import Checkpointer, CheckpointError
 
 
 class Inner(NamedTuple):
@@ -77,7 +79,7 @@ def test_round_trip_is_bitwise(open_checkpointer):
     checkpointer = open_checkpointer()
     state = make_state(5)
     checkpointer.save(3, state)
-    assert_same(checkpointer.restore(make_state(0)), state)
+    assert_same(checkpointer.restore(make_state(0)).state, state)
 
 
 def test_restored_keys_draw_the_same_numbers(open_checkpointer):
@@ -93,7 +95,7 @@ def test_restored_keys_draw_the_same_numbers(open_checkpointer):
         'keys': jax.random.split(jax.random.key(0)),
         'rbg': jax.random.key(0, impl='rbg'),
     }
-    restored = checkpointer.restore(template)
+    restored = checkpointer.restore(template).state
     for name in ('key', 'rbg'):
         assert restored[name].dtype == state[name].dtype
         np.testing.assert_array_equal(jax.random.normal(restored[name], (3,)), jax.random.normal(state[name], (3,)))
@@ -107,7 +109,7 @@ def test_another_checkpointer_reads_what_was_written(open_checkpointer):
     writer.close()
     reader = open_checkpointer()
     assert reader.latest() == 3
-    assert_same(reader.restore(make_state(0)), make_state(5))
+    assert_same(reader.restore(make_state(0)).state, make_state(5))
 
 
 def test_newest_or_given_step(open_checkpointer):
@@ -115,9 +117,9 @@ def test_newest_or_given_step(open_checkpointer):
     for step in (1, 4, 6):
         checkpointer.save(step, make_state(step))
     assert checkpointer.latest() == 6
-    assert_same(checkpointer.restore(make_state(0)), make_state(6))
+    assert_same(checkpointer.restore(make_state(0)).state, make_state(6))
     for step in (4, 1, 6):
-        assert_same(checkpointer.restore(make_state(0), step), make_state(step))
+        assert_same(checkpointer.restore(make_state(0), step).state, make_state(step))
 
 
 def test_keeps_the_newest(open_checkpointer):
@@ -129,7 +131,7 @@ def test_keeps_the_newest(open_checkpointer):
     template = {'x': jnp.float32(0)}
     assert checkpointer.latest() == 4
     for step in (3, 4):
-        assert checkpointer.restore(template, step)['x'] == step
+        assert checkpointer.restore(template, step).state['x'] == step
     for step in (0, 1, 2):
         with pytest.raises(FileNotFoundError):
             checkpointer.restore(template, step)
@@ -146,6 +148,160 @@ def test_nothing_to_restore(open_checkpointer):
 def test_a_step_is_written_once_and_in_order(open_checkpointer, step):
     checkpointer = open_checkpointer()
     checkpointer.save(5, {'x': jnp.float32(1)})
-    with pytest.raises(RuntimeError, match=f'checkpoint {step}'):
+    with pytest.raises(CheckpointError, match=f'checkpoint {step}'):
         checkpointer.save(step, {'x': jnp.float32(2)})
-    assert checkpointer.restore({'x': jnp.float32(0)})['x'] == 1
+    assert checkpointer.restore({'x': jnp.float32(0)}).state['x'] == 1
+
+
+def test_notes_come_back(open_checkpointer):
+    notes = {'loggers': {'train': [{'rows': 3}, None]}, 'wall_time': 1.25, 'text': 'a "b" ü'}
+    checkpointer = open_checkpointer()
+    checkpointer.save(1, {'x': jnp.float32(1)}, notes)
+    checkpointer.save(2, {'x': jnp.float32(1)})
+    assert checkpointer.restore({'x': jnp.float32(0)}, 1).notes == notes
+    assert checkpointer.restore({'x': jnp.float32(0)}).notes == {}
+
+
+def test_the_best_stays_beside_the_newest_also_after_reopening(open_checkpointer):
+    template = {'x': jnp.float32(0)}
+    checkpointer = open_checkpointer(max_to_keep=2)
+    for step, score in enumerate((math.nan, -1.0, 3.0, 2.0, 3.0, math.nan)):
+        checkpointer.save(step, template, score=score)
+    assert checkpointer.best() is not None
+    checkpointer.close()
+    checkpointer = open_checkpointer(max_to_keep=2)
+    assert checkpointer.restore_newest(template, pytest.fail).step == 5
+    for step in (6, 7):
+        checkpointer.save(step, template, score=2.5)
+    checkpointer.wait()
+    assert checkpointer.best() == 2  # The first of those with the highest score.
+    assert [step for step in range(8) if _is_there(checkpointer, step)] == [2, 6, 7]
+
+
+def _is_there(checkpointer, step):
+    try:
+        return checkpointer.restore({'x': jnp.float32(0)}, step).step == step
+    except FileNotFoundError:
+        return False
+
+
+def test_no_best_without_scores(open_checkpointer):
+    checkpointer = open_checkpointer()
+    assert checkpointer.best() is None
+    checkpointer.save(1, {'x': jnp.float32(0)})
+    checkpointer.wait()
+    assert checkpointer.best() is None
+
+
+@pytest.mark.parametrize(
+    ('template', 'message'),
+    [
+        ({'w': jnp.zeros((3, 4)), 'n': 1}, r'w is float32\[2, 3\] in it and float32\[3, 4\] here'),
+        ({'w': jnp.zeros((2, 3), jnp.bfloat16), 'n': 1}, r'w is float32\[2, 3\] in it and bfloat16'),
+        ({'w': jnp.zeros((2, 3))}, r'n is int\[\] in it and missing here'),
+        ({'w': jnp.zeros((2, 3)), 'n': 1, 'z': 2}, r'z is missing in it and int\[\] here'),
+        ({'w': jax.random.key(0), 'n': 1}, r'w is float32\[2, 3\] in it and key<fry>\[\] here'),
+    ],
+)
+def test_another_structure_is_refused_by_its_first_leaf_and_left_alone(open_checkpointer, template, message):
+    checkpointer = open_checkpointer()
+    checkpointer.save(1, {'w': jnp.zeros((2, 3)), 'n': 1})
+    for restore in (checkpointer.restore, lambda template: checkpointer.restore_newest(template, pytest.fail)):
+        with pytest.raises(CheckpointError, match=message):
+            restore(template)
+    assert checkpointer.latest() == 1
+
+
+def test_a_later_format_is_refused(open_checkpointer, monkeypatch):
+    checkpointer = open_checkpointer()
+    monkeypatch.setattr('components.checkpoints.FORMAT', 2)
+    checkpointer.save(1, {'x': jnp.float32(0)})
+    checkpointer.wait()
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r'format 2.* up to 1'):
+        checkpointer.restore_newest({'x': jnp.float32(0)}, pytest.fail)
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip_one_bit(path):
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize('damage', [_truncate, _flip_one_bit, lambda path: path.unlink()])
+def test_damage_to_any_file_of_the_newest_never_gives_another_state(tmp_path, damage):
+    """It is read as it was written, or the one before it is taken, or the error is clear."""
+    written = tmp_path / 'written'
+    checkpointer = Checkpointer(written)
+    for step in (1, 2):
+        checkpointer.save(step, make_state(step), {'step': step})
+    checkpointer.close()
+    files = sorted(path.relative_to(written) for path in (written / '2').rglob('*') if path.is_file())
+    assert len(files) > 5
+    fell_back = 0
+    for i, file in enumerate(files):
+        copy = tmp_path / str(i)
+        shutil.copytree(written, copy)
+        damage(copy / file)
+        checkpointer, told = Checkpointer(copy), []
+        try:
+            found = checkpointer.restore_newest(make_state(0), told.append)
+        except CheckpointError as error:
+            clear = 'checkpoint 2' in str(error)
+            assert clear
+        else:
+            assert found.notes == {'step': found.step}
+            assert_same(found.state, make_state(found.step))
+            assert len(told) == (found.step == 1)
+            fell_back += found.step == 1
+            # It goes on from there, where the damaged one was as well.
+            checkpointer.save(found.step + 1, make_state(7))
+            assert_same(checkpointer.restore(make_state(0)).state, make_state(7))
+        checkpointer.close()
+    assert fell_back >= 3
+
+
+def test_with_all_of_them_damaged_nothing_is_touched(open_checkpointer, tmp_path):
+    checkpointer = open_checkpointer()
+    for step in (1, 2):
+        checkpointer.save(step, {'x': jnp.float32(step)})
+    checkpointer.close()
+    for path in list((tmp_path / 'checkpoints').rglob('*')):
+        if path.is_file():
+            _truncate(path)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r'no checkpoint in .* is whole'):
+            open_checkpointer().restore_newest({'x': jnp.float32(0)}, pytest.fail)
+    assert {path.name for path in (tmp_path / 'checkpoints').iterdir()} == {'1', '2'}
+
+
+def test_without_a_template_the_numbers_are_the_same(open_checkpointer, tmp_path):
+    writer = open_checkpointer()
+    writer.save(3, make_state(5))
+    writer.wait()
+    reader = open_checkpointer(read_only=True)
+    raw = reader.read()
+    assert bits(raw['outer']['params']['network/linear']['w']) == bits(
+        make_state(5)['outer'].params['network/linear']['w']
+    )
+    assert bits(raw['arrays'][1]) == bits(make_state(5)['arrays'][1])
+    for path in (tmp_path / 'checkpoints' / '3' / 'state').rglob('*'):
+        if path.is_file():
+            _flip_one_bit(path)
+    with pytest.raises(CheckpointError, match=r'checkpoint 3 .*is damaged'):
+        open_checkpointer(read_only=True).read()
+
+
+def test_reading_leaves_alone_what_another_process_is_writing(open_checkpointer, tmp_path):
+    writer = open_checkpointer()
+    writer.save(1, {'x': jnp.float32(1)})
+    writer.wait()
+    under_way = tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp'
+    under_way.mkdir()
+    assert open_checkpointer(read_only=True).restore({'x': jnp.float32(0)}).state['x'] == 1
+    assert under_way.exists()

@@ -1,12 +1,16 @@
 """tools/run.py as a person runs it: in a process of its own, from another working directory."""
 
 import csv
+import errno
 import pathlib
 import signal
 import subprocess
 import sys
 
 import pytest
+
+import tools.run
+from agents.launch import explained
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = [
@@ -42,7 +46,7 @@ def test_a_run_from_another_directory_leaves_all_its_files(tmp_path):
     assert done.stdout.splitlines()[-1] == f'results are in {workdir}'
     assert 'objective.returns.discount 0.' in done.stdout
     assert {path.name for path in workdir.iterdir()} == {
-        'config.gin', 'operative_config.gin', 'train.csv', 'eval.csv', 'tensorboard', 'checkpoints'
+        '.lock', 'config.gin', 'operative_config.gin', 'train.csv', 'eval.csv', 'tensorboard', 'checkpoints'
     }  # fmt: skip
 
     train = rows(workdir / 'train.csv')
@@ -62,11 +66,11 @@ def test_a_run_from_another_directory_leaves_all_its_files(tmp_path):
     before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
     again = run(tmp_path, '--gin_file', 'gin/catch/meta_discount.gin', '--workdir', 'here')
     assert again.returncode == 2
-    assert 'is not empty' in again.stderr
+    assert 'NUM_SEEDS = 2 there, 1 here; SEED = 3 there, 0 here' in again.stderr
     assert {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()} == before
 
 
-def test_ctrl_c_stops_with_complete_files(tmp_path):
+def test_a_run_that_was_terminated_goes_on_with_nothing_but_its_folder(tmp_path):
     process = subprocess.Popen(
         command('--gin_file', 'gin/catch/meta_discount.gin', '--workdir', str(tmp_path / 'run'),
                 bindings=[*SMALL, 'TOTAL_ENV_STEPS = 500_000_000']),
@@ -74,15 +78,28 @@ def test_ctrl_c_stops_with_complete_files(tmp_path):
     )  # fmt: skip
     while ' s left' not in process.stdout.readline():
         assert process.poll() is None, process.stderr.read()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     out, error = process.communicate(timeout=120)
-    assert process.returncode == 130, error
+    assert process.returncode == 143, error
     assert out.splitlines()[-1] == f'stopped; results so far are in {tmp_path / "run"}'
     train = rows(tmp_path / 'run' / 'train.csv')
     assert all(None not in row.values() for row in train)  # No half rows.
     last = train[-1]['meta_updates']
-    assert rows(tmp_path / 'run' / 'eval.csv')[-1]['meta_updates'] == last
     assert (tmp_path / 'run' / 'checkpoints' / last).is_dir()
+
+    process = subprocess.Popen(
+        command('--workdir', str(tmp_path / 'run'), bindings=[]),
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while ' s left' not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert f'goes on after {int(last):,} of 12,500,000 meta-updates' in error
+    updates = [int(row['meta_updates']) for row in rows(tmp_path / 'run' / 'train.csv')]
+    assert updates == [*range(12, updates[-1] + 1, 12)]
+    assert updates[-1] > int(last)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +111,14 @@ def test_ctrl_c_stops_with_complete_files(tmp_path):
         (['--gin_file', 'gin/base/actor_critic.gin'], [], 'is required and not set'),
     ],
 )
-def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(tmp_path, arguments, bindings, part):
-    done = run(tmp_path, *arguments, bindings=bindings)
-    assert done.returncode == 2
-    assert done.stdout == ''
-    (line,) = done.stderr.splitlines()
+def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(
+    tmp_path, arguments, bindings, part, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert tools.run.main(command(*arguments, bindings=bindings)[2:]) == 2
+    out, error = capsys.readouterr()
+    assert out == ''
+    (line,) = error.splitlines()
     assert line.startswith('error: ')
     assert part in line
     assert not list(tmp_path.iterdir())
@@ -120,3 +140,12 @@ def test_a_file_in_the_way_is_told(tmp_path):
     done = run(tmp_path, '--gin_file', 'gin/catch/meta_discount.gin', '--workdir', 'file/run')
     assert done.returncode == 2
     assert 'cannot write to' in done.stderr
+
+
+def test_a_full_disk_is_one_line_with_the_way_out(capsys):
+    def full():
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    assert explained(full) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: [Errno 28] No space left on device: make room')

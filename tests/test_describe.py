@@ -7,10 +7,10 @@ import json
 import jax
 import pytest
 
-from agents import configuration
-from agents.configuration import COMMAND_LINE, DEFAULT, Setting
+from agents import configuration, provenance
 from agents.description import Head, LearnedField, by_path, describe, differences
 from agents.experiment import Experiment
+from agents.provenance import COMMAND_LINE, DEFAULT, Setting
 from components.networks import network
 from tools import describe as tool
 
@@ -124,7 +124,7 @@ c/torsos.MLP.hidden_sizes = [6]
     path = tmp_path / 'scopes.gin'
     path.write_text(HEADER + text)
     configuration.load([path])
-    settings = configuration.settings(network.Network, [path])
+    settings = provenance.settings(network.Network, [path])
     inner, built = settings['torso'].parts, configuration.build(network.Network)
     assert built.torso.torso.hidden_sizes == [2]  # An unscoped reference is built in the scope around it.
     assert built.torso.core.hidden_sizes == [1]  # One with a scope is not.
@@ -143,7 +143,7 @@ c/torsos.MLP.hidden_sizes = [6]
     }  # fmt: skip
     assert inner['shared'] == Setting('False', f'{path}:{line("SHARED = False") + 1}', '%ALIAS %SHARED')
     assert settings['core'].value == '@c/torsos.MLP'
-    assert inner['head_torsos'].parts['singleton'].macro == '@net/gin.singleton()'
+    assert inner['head_torsos'].parts['singleton'].macro == '@net/config.singleton()'  # As gin writes it.
 
 
 def test_an_include_after_a_binding_and_a_later_file_win(tmp_path):
@@ -153,7 +153,7 @@ def test_an_include_after_a_binding_and_a_later_file_win(tmp_path):
 
     def hidden_sizes(*paths):
         configuration.load(paths)
-        return configuration.settings(network.Network, paths)['torso'].parts['hidden_sizes']
+        return provenance.settings(network.Network, paths)['torso'].parts['hidden_sizes']
 
     assert hidden_sizes(paths[0]) == Setting('(64, 64)', at('gin/base/catch.gin', 'hidden_sizes = (64, 64)'))
     assert hidden_sizes(*paths) == Setting('(9,)', f'{paths[1]}:5')

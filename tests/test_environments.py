@@ -17,8 +17,8 @@ from gymnax.environments.classic_control.cartpole import CartPole
 from gymnax.environments.classic_control.pendulum import Pendulum
 from jumanji.environments import Minesweeper, Snake
 
-from components.environments.adapters import DmEnvironment, GymnaxEnvironment, JumanjiEnvironment
-from components.environments.base import Batch
+from components.environments.adapters import GymnaxEnvironment, JumanjiEnvironment
+from components.environments.base import Batch, DmEnvironment
 from components.environments.catch import Catch, CatchState, HostCatch
 from components.environments.host import HostEnvironment
 

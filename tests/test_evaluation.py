@@ -29,7 +29,7 @@ def test_one_episode_per_environment_of_a_known_policy(num_seeds, num_lifetimes)
     agent = make_agent(environment=environment, network=Network(MLP((4,))), num_lifetimes=num_lifetimes)
     learner = Learner(agent, num_seeds=num_seeds)
     always(learner, 1)  # Stays in the middle: catches one ball in three.
-    row = Evaluator(learner, 100, seed=0).evaluate()
+    row = Evaluator(learner, 100, seed=0).evaluate(0)
     assert set(row) == {f'{p}/{x}' for p in ('stochastic', 'greedy') for x in ('episode_return', 'episode_length')}
     for name in ('stochastic', 'greedy'):
         np.testing.assert_array_equal(row[f'{name}/episode_length'], [3] * num_seeds)
@@ -39,8 +39,8 @@ def test_one_episode_per_environment_of_a_known_policy(num_seeds, num_lifetimes)
 def test_it_repeats_with_its_seed_and_draws_new_episodes_each_time():
     learner = Learner(make_agent(environment=Batch(Catch(4, 3), 50)))
     first, second = Evaluator(learner, 100, seed=0), Evaluator(learner, 100, seed=0)
-    one, two = first.evaluate(), first.evaluate()
-    again = second.evaluate()
+    one, two = first.evaluate(0), first.evaluate(1)
+    again = second.evaluate(0)
     np.testing.assert_array_equal(one['stochastic/episode_return'], again['stochastic/episode_return'])
     assert one['stochastic/episode_return'] != two['stochastic/episode_return']
 
@@ -49,19 +49,19 @@ def test_training_is_left_as_it_was():
     learner = Learner(make_agent())
     learner.advance(1)
     before = jax.device_get(learner.state.agents.actor_state.timestep)
-    Evaluator(learner, 100, seed=0).evaluate()
+    Evaluator(learner, 100, seed=0).evaluate(0)
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(learner.state.agents.actor_state.timestep))
 
 
 def test_episodes_that_do_not_end_count_as_they_stand():
     learner = Learner(make_agent(environment=Batch(Catch(50, 3), 2)))
-    row = Evaluator(learner, 10, seed=0).evaluate()
+    row = Evaluator(learner, 10, seed=0).evaluate(0)
     np.testing.assert_array_equal(row['greedy/episode_length'], [10])
 
 
 def test_environments_on_the_host_are_closed_afterwards():
     environment = HostEnvironment(functools.partial(HostCatch, 4, 3), 5, seed_argument='seed')
     learner = Learner(make_agent(environment=environment), num_seeds=2)
-    row = Evaluator(learner, 100, seed=0).evaluate()
+    row = Evaluator(learner, 100, seed=0).evaluate(0)
     np.testing.assert_array_equal(row['stochastic/episode_length'], [3, 3])
     assert len(environment._batches) == 2  # Those that training goes on with.

@@ -123,7 +123,7 @@ def test_resuming_from_a_checkpoint_is_exact(tmp_path):
     state, counts = jax.tree.map(jnp.copy, learner.state), learner._counter.get_counts()
 
     other = Learner(agent, num_seeds=2, seed=7)
-    learner.restore(checkpointer.restore({**other.save(), 'counts': counts}))
+    learner.restore(checkpointer.restore({**other.save(), 'counts': counts}).state)
     checkpointer.close()
     learner.step()
     assert_equal(learner.state, state)

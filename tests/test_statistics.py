@@ -122,7 +122,13 @@ def test_the_tool_measures_a_new_agent_and_the_checkpoints_of_a_run(tmp_path, ca
     file = ['--gin_file', 'gin/catch/meta_discount.gin']
     assert meta_gradient_statistics.main([*file, *small, *weights, '--out', str(tmp_path / 'new')]) == 0
 
-    bindings = ['TOTAL_ENV_STEPS = 6_000', 'CHECKPOINT_EVERY = 2_000', 'NUM_ENVS = 8', 'LOG_EVERY = 1_000']
+    bindings = [
+        'TOTAL_ENV_STEPS = 6_000',
+        'CHECKPOINT_EVERY = 2_000',
+        'NUM_ENVS = 8',
+        'LOG_EVERY = 1_000',
+        'EVALUATE_EVERY = 0',
+    ]
     workdir = tmp_path / 'run'
     assert run.main([*file, '--workdir', str(workdir), *(x for b in bindings for x in ('--gin_bindings', b))]) == 0
     steps = sorted(int(path.name) for path in (workdir / 'checkpoints').iterdir() if path.name.isdigit())

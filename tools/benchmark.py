@@ -8,16 +8,22 @@ and with a loop written for that one agent. `convolution` takes the gradient of 
 compiled loop, through `hk.Conv2D` and through the project's torso. `meta_step` is a meta-gradient through 10 updates of an MLP
 256x256 on 64 environments by 20 steps of Catch, in each way of differentiating, against the same 10 updates without one.
 `memory` is what the compiled program of that agent needs beside its state for 20 updates, against reverse mode, and how much
-each further update adds, in units of weights, optimiser state and one trajectory.
+each further update adds, in units of weights, optimiser state and one trajectory. `extras` is a whole run of
+gin/catch/meta_discount.gin with its logs, evaluations and checkpoints against the time in it that was spent training. `start` is the time from the
+command to the first update, with an empty cache of compiled programs and again.
 """
 
 import argparse
 import csv
 import dataclasses
 import functools
+import os
 import pathlib
+import re
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -30,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import rlax
+from acme.utils import loggers as acme_loggers
 from gymnax.environments.classic_control.cartpole import CartPole
 
 from agents import configuration
@@ -38,6 +45,7 @@ from components.agent import Agent
 from components.environments.adapters import GymnaxEnvironment
 from components.environments.base import Batch
 from components.learner import Learner
+from components.loggers import CSVLogger, TensorBoardLogger
 from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.differentiation import Differentiation, Forward, Mixed, Reverse
 from components.meta_optimisers.meta_gradient import MetaGradient
@@ -55,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
         'convolution': convolution,
         'meta_step': meta_step,
         'memory': memory,
+        'extras': extras,
+        'start': start,
     }
     parser.add_argument('--rounds', type=int, default=15, help='samples of each side')
     parser.add_argument('--only', nargs='+', choices=benchmarks, default=list(benchmarks))
@@ -231,6 +241,76 @@ def _row(name: str, against: str, unit: str, ours: float, theirs: float, ratio: 
         'other': f'{theirs:.4g}',
         'ratio': f'{ratio:.3f}',
     }
+
+
+def extras(rounds: int) -> list[Row]:
+    """Environment steps per second of the clock, with logs and with everything, against those of the time spent training.
+
+    Both are of the same run: between two runs the speed of a shared machine differs by more than what is asked for.
+    """
+    configuration.load(['gin/catch/meta_discount.gin'])
+    experiment = dataclasses.replace(configuration.build(Experiment), loggers=(CSVLogger, TensorBoardLogger))
+    logs = dataclasses.replace(experiment, evaluate_every=0, checkpoint_every=0)
+    rows = []
+    for name, chosen in (('logs', logs), ('logs, evaluations and checkpoints', experiment)):
+        # From the first evaluation on, so that compiling it does not count.
+        speeds = np.array([_steps_per_second(chosen, experiment.evaluate_every) for _ in range(rounds)]).T
+        of_the_clock, of_training = map(statistics.median, speeds)
+        ratio = statistics.median(speeds[0] / speeds[1])
+        rows.append(_row(name, 'training alone', 'environment steps/s', of_the_clock, of_training, ratio))
+    return rows
+
+
+def _steps_per_second(experiment: Experiment, after: int) -> tuple[float, float]:
+    """By the clock and of training alone, from the first row after so many environment steps to the last one."""
+    probe = _Probe()
+    loggers = [*experiment.loggers, lambda label, run: probe if label == 'train' else acme_loggers.NoOpLogger()]
+    with tempfile.TemporaryDirectory() as workdir:
+        dataclasses.replace(experiment, loggers=loggers).run(workdir)
+    # The row in which that many were exceeded comes before what was due then.
+    env_steps, clock, speeds = np.array([row for row in probe.rows if row[0] > after][1:]).T
+    taken = np.diff(env_steps)
+    return taken.sum() / (clock[-1] - clock[0]), taken.sum() / (taken / speeds[1:]).sum()
+
+
+class _Probe(acme_loggers.Logger):
+    """Keeps environment steps, the clock, and the speed of training alone."""
+
+    def __init__(self):
+        self.rows: list[tuple[float, float, float]] = []
+
+    def write(self, data):
+        self.rows.append((float(data['env_steps'].sum()), data['wall_time'], data['steps_per_second']))
+
+    def close(self):
+        pass
+
+
+def start(rounds: int) -> list[Row]:
+    """Seconds from the command to the first update, from the cache of compiled programs and with an empty one."""
+    rows = []
+    for variant in ('gin/catch/meta_discount.gin', 'gin/snake/meta_discount_outer_critic.gin'):
+        pairs = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as cache:
+                first = _seconds_to_first_update(variant, cache)
+                pairs.append((_seconds_to_first_update(variant, cache), first))
+        again, first_time = np.array(pairs).T
+        ratio = statistics.median(again / first_time)
+        values = statistics.median(again), statistics.median(first_time)
+        rows.append(_row(f'start of {pathlib.Path(variant).parent.name}', 'an empty cache', 's', *values, ratio))
+    return rows
+
+
+def _seconds_to_first_update(variant: str, cache: str) -> float:
+    bindings = ['LOG_EVERY = 1', 'TOTAL_ENV_STEPS = 2_560', 'EVALUATE_EVERY = 0', 'CHECKPOINT_EVERY = 0']
+    options = [part for binding in bindings for part in ('--gin_bindings', binding)]
+    tool = str(pathlib.Path(__file__).with_name('run.py'))
+    with tempfile.TemporaryDirectory() as workdir:
+        command = [sys.executable, tool, '--gin_file', variant, '--workdir', workdir, *options]
+        environment = {**os.environ, 'XDG_CACHE_HOME': cache}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(re.findall(r'first row ([\d.]+) s', done.stdout)[0])
 
 
 class HandWrittenActorCritic:

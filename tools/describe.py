@@ -25,8 +25,8 @@ import rich.console
 import rich.table
 
 from agents import configuration
-from agents.configuration import Setting
 from agents.description import LEARNED_FROM, Description, describe, differences
+from agents.provenance import Setting
 from components.types import CompositionError
 
 Differences = Mapping[str, tuple[Setting | None, Setting | None]]

@@ -31,8 +31,8 @@ import rich.table
 
 from agents import configuration
 from agents.experiment import Experiment
+from agents.runs import restore_learner
 from components import statistics
-from components.checkpoints import Checkpointer
 from components.learner import Learner
 from components.meta_optimisers import step_weights
 from components.meta_optimisers.meta_gradient import MetaGradient
@@ -111,7 +111,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--num_start_steps', type=int, default=100, help='acted before each unroll, from new episodes')
     parser.add_argument(
-        '--initial_meta_params', action='store_true', help='as the variant starts with; default: as the run has learned them'
+        '--initial_meta_params',
+        action='store_true',
+        help='as the variant starts with; default: as the run has learned them',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the unrolls')
     parser.add_argument(
@@ -153,23 +155,12 @@ def _frozen_agents(args: argparse.Namespace, files: Sequence[str | pathlib.Path]
     if not args.workdir:
         yield '0', statistics.freeze(_learner(files, args.gin_bindings)[0].state)
         return
-    directory = args.workdir / 'checkpoints'
-    if not directory.is_dir():
-        raise configuration.ConfigurationError(f'there are no checkpoints in {args.workdir}')
-    learner, _ = _learner([args.workdir / 'config.gin'])
-    checkpointer = Checkpointer(directory)
-    for step in args.checkpoints or [checkpointer.latest()]:
-        try:
-            state = checkpointer.restore(learner.save(), step)['state']
-        except FileNotFoundError as error:
-            raise configuration.ConfigurationError(f'there is no checkpoint {step} in {directory}') from error
-        yield str(step), statistics.freeze(state)
-    checkpointer.close()
+    for checkpoint in args.checkpoints or [None]:
+        run = restore_learner(args.workdir, checkpoint)
+        yield str(run.checkpoint), statistics.freeze(run.learner.state)
 
 
-def _sampler(
-    files: Sequence[str | pathlib.Path], args: argparse.Namespace
-) -> tuple[Sampler, Optimiser, MetaParams]:
+def _sampler(files: Sequence[str | pathlib.Path], args: argparse.Namespace) -> tuple[Sampler, Optimiser, MetaParams]:
     """What draws unrolls, the inner optimiser in it, and the meta-parameters that a new agent starts with."""
     learner, experiment = _learner(files, args.gin_bindings)
     meta_gradient = experiment.agent.meta_optimiser

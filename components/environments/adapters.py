@@ -1,9 +1,11 @@
-"""Environments of other libraries as `SingleEnvironment`s, and ours as `dm_env.Environment`s.
+"""Environments of other libraries as `SingleEnvironment`s.
 
 The adapters take environment objects, so a gin file imports only the library it uses.
 """
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import dm_env
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
-from components.environments.base import SingleEnvironment, make_timestep
+from components.environments.base import Animator, make_timestep
 from components.types import Array
 
 
@@ -65,6 +67,19 @@ class JumanjiEnvironment:
         state, timestep = self.environment.step(state, action)
         return state, self._timestep(timestep)
 
+    def animator(self) -> Animator:
+        if not hasattr(self.environment, 'animate'):
+            raise ValueError(f'jumanji has no drawing of {type(self.environment).__name__}')
+        import matplotlib  # Imported here as only who draws should wait for it.
+
+        matplotlib.use('Agg')
+
+        def animate(states: Sequence[Any], path: str | os.PathLike) -> None:
+            with matplotlib.rc_context({'animation.writer': 'pillow', 'savefig.dpi': 50}):
+                self.environment.animate(states, save_path=str(path))
+
+        return animate
+
     def _timestep(self, timestep) -> dm_env.TimeStep:
         observation = timestep.observation
         if self.observation is not None:
@@ -110,46 +125,24 @@ class GymnaxEnvironment:
         last = terminated | self.environment.is_truncated(state, self._params)
         return state, make_timestep(observation, reward, jnp.where(terminated, 0, 1), last=last)
 
+    def animator(self) -> Animator:
+        import matplotlib  # Imported here as only who draws should wait for it.
 
-class DmEnvironment(dm_env.Environment):
-    """A pure-JAX environment as a `dm_env.Environment`, for acme's loops and for tools outside this project.
+        matplotlib.use('Agg')
+        from gymnax.visualize import Visualizer
+        from matplotlib import pyplot
 
-    Args:
-      environment: the pure-JAX environment.
-      seed: of its randomness.
-    """
+        trial = Visualizer(self.environment, self._params, [self.reset(jax.random.key(0))[0]])
+        try:
+            trial.init()
+        except Exception as error:  # Of any library that gymnax draws with.
+            raise ValueError(f'gymnax cannot draw {self.environment.name}: {error}') from error
+        finally:
+            pyplot.close(trial.fig)
+        if not hasattr(trial, 'im'):  # gymnax leaves out in silence what it does not know.
+            raise ValueError(f'gymnax has no drawing of {self.environment.name}')
 
-    def __init__(self, environment: SingleEnvironment, seed: int = 0):
-        self._spec = environment.spec()
-        self._reset, self._step = jax.jit(environment.reset), jax.jit(environment.step)
-        self._key = jax.random.key(seed)
-        self._state: Any = None  # None while no episode is under way.
+        def animate(states: Sequence[Any], path: str | os.PathLike) -> None:
+            Visualizer(self.environment, self._params, states).animate(str(path))
 
-    def reset(self) -> dm_env.TimeStep:
-        self._state, timestep = self._reset(self._next_key())
-        return dm_env.restart(jax.device_get(timestep.observation))
-
-    def step(self, action) -> dm_env.TimeStep:
-        if self._state is None:
-            return self.reset()
-        self._state, timestep = self._step(self._state, jnp.int32(action), self._next_key())
-        timestep = jax.device_get(timestep)
-        if timestep.last():
-            self._state = None
-        return timestep._replace(step_type=dm_env.StepType(int(timestep.step_type)))
-
-    def observation_spec(self):
-        return self._spec.observations
-
-    def action_spec(self):
-        return self._spec.actions
-
-    def reward_spec(self):
-        return self._spec.rewards
-
-    def discount_spec(self):
-        return self._spec.discounts
-
-    def _next_key(self) -> Array:
-        self._key, key = jax.random.split(self._key)
-        return key
+        return animate

@@ -1,4 +1,4 @@
-"""The two environment interfaces, and the batch that turns one into the other.
+"""The two environment interfaces, the batch that turns one into the other, and both as dm_env's.
 
 A `SingleEnvironment` is one episode's dynamics as pure functions. An `Environment` is a batch that never ends:
 
@@ -15,6 +15,8 @@ timestep before it being LAST.
 """
 
 import dataclasses
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import dm_env
@@ -24,9 +26,12 @@ from acme import specs
 
 from components.types import Array
 
+Animator = Callable[[Sequence[Any], str | os.PathLike], None]
+"""Draws an episode, from its states in their order and the path of the animated GIF that it writes."""
+
 
 class SingleEnvironment(Protocol):
-    """One episode of a pure-JAX environment; unbatched."""
+    """One episode of a pure-JAX environment; unbatched. One that can be drawn is `Drawable` too."""
 
     def spec(self) -> specs.EnvironmentSpec:
         """Shapes and ranges of unbatched observations, actions, rewards and discounts."""
@@ -41,12 +46,32 @@ class SingleEnvironment(Protocol):
         ...
 
 
+class Drawable(Protocol):
+    """What an environment may have beside its interface: a way to draw its episodes.
+
+    A `dm_env.Environment` that can be drawn also shows the latest timestep's `state`, which is what is drawn.
+    """
+
+    def animator(self) -> Animator:
+        """Makes what draws; imports the libraries for it, so that nobody else waits for them.
+
+        Raises:
+          ValueError: if this environment cannot be drawn after all; the message says why.
+        """
+        ...
+
+
 class Environment(Protocol):
     """A batch of `B` environments that restart by themselves (see the module's docstring)."""
 
     @property
     def batch_size(self) -> int:
         """`B`."""
+        ...
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether the state is all there is to it, so that one that was saved can be gone on from."""
         ...
 
     def spec(self) -> specs.EnvironmentSpec:
@@ -63,6 +88,10 @@ class Environment(Protocol):
 
     def close(self, state: Any) -> None:
         """Frees what a concrete state, which is not used again, holds outside the program; called on the host."""
+        ...
+
+    def as_dm_env(self, seed: int) -> dm_env.Environment:
+        """One copy for itself, for acme's loops; its episodes end as dm_env's do. `seed` is that of its randomness."""
         ...
 
 
@@ -91,6 +120,10 @@ class Batch:
     def __post_init__(self):
         check_batch_size(self.batch_size)
 
+    @property
+    def is_pure(self) -> bool:
+        return True
+
     def spec(self) -> specs.EnvironmentSpec:
         return self.environment.spec()
 
@@ -103,6 +136,9 @@ class Batch:
 
     def close(self, state: BatchState) -> None:
         del state  # All of it is arrays.
+
+    def as_dm_env(self, seed: int) -> dm_env.Environment:
+        return DmEnvironment(self.environment, seed)
 
     def _step(self, state: BatchState, action: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
         step_key, reset_key = jax.random.split(key)
@@ -121,6 +157,68 @@ class Batch:
             observation=select(first.observation, timestep.observation),
         )
         return BatchState(select(fresh, stepped), timestep.last()), timestep
+
+
+class DmEnvironment(dm_env.Environment):
+    """A pure-JAX environment as a `dm_env.Environment`, for acme's loops and for tools outside this project.
+
+    Args:
+      environment: the pure-JAX environment.
+      seed: of its randomness.
+
+    Attributes:
+      state: that of the pure-JAX environment at the latest timestep; None before the first.
+    """
+
+    def __init__(self, environment: SingleEnvironment, seed: int = 0):
+        self._environment, self._spec = environment, environment.spec()
+        self._reset, self._step = jax.jit(environment.reset), jax.jit(environment.step)
+        self._key = jax.random.key(seed)
+        self._over = True
+        self.state: Any = None
+
+    def reset(self) -> dm_env.TimeStep:
+        self.state, timestep = self._reset(self._next_key())
+        self._over = False
+        return dm_env.restart(jax.device_get(timestep.observation))
+
+    def step(self, action) -> dm_env.TimeStep:
+        if self._over:
+            return self.reset()
+        self.state, timestep = self._step(self.state, jnp.int32(action), self._next_key())
+        timestep = jax.device_get(timestep)
+        self._over = bool(timestep.last())
+        return timestep._replace(step_type=dm_env.StepType(int(timestep.step_type)))
+
+    def observation_spec(self):
+        return self._spec.observations
+
+    def action_spec(self):
+        return self._spec.actions
+
+    def reward_spec(self):
+        return self._spec.rewards
+
+    def discount_spec(self):
+        return self._spec.discounts
+
+    def animator(self) -> Animator:
+        return animator_of(self._environment)
+
+    def _next_key(self) -> Array:
+        self._key, key = jax.random.split(self._key)
+        return key
+
+
+def animator_of(environment: Any) -> Animator:
+    """What draws an environment's episodes, if it is `Drawable`.
+
+    Raises:
+      ValueError: if it cannot be drawn.
+    """
+    if not hasattr(environment, 'animator'):
+        raise ValueError(f'{type(environment).__name__} has no method `animator`')
+    return environment.animator()
 
 
 def check_batch_size(batch_size: int) -> None:

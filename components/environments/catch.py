@@ -7,6 +7,8 @@ episode of `rows` rows has `rows - 1` steps.
 """
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import dm_env
@@ -15,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
-from components.environments.base import make_timestep
+from components.environments.base import Animator, make_timestep
 from components.types import Array
 
 
@@ -74,6 +76,21 @@ class Catch:
         last = state.ball_row == self.rows - 1
         reward = jnp.where(last, jnp.where(paddle_column == state.ball_column, 1, -1), 0)
         return state, make_timestep(self._observe(state), reward, jnp.where(last, 0, 1), last=last)
+
+    def animator(self) -> Animator:
+        from PIL import Image  # Imported here as only who draws should wait for it.
+
+        def draw(state: CatchState) -> Image.Image:
+            board = np.zeros((self.rows, self.columns, 3), np.uint8)
+            board[-1, state.paddle_column] = 70, 130, 180
+            board[state.ball_row, state.ball_column] = 255, 215, 0
+            return Image.fromarray(board).resize((24 * self.columns, 24 * self.rows), Image.Resampling.NEAREST)
+
+        def animate(states: Sequence[CatchState], path: str | os.PathLike) -> None:
+            first, *others = map(draw, states)
+            first.save(path, save_all=True, append_images=others, duration=200, loop=0)
+
+        return animate
 
     def _observe(self, state: CatchState) -> Array:
         board = jnp.zeros((self.rows, self.columns), jnp.float32)

@@ -62,6 +62,10 @@ class HostEnvironment:
             ),
         )
 
+    @property
+    def is_pure(self) -> bool:
+        return False
+
     def spec(self) -> specs.EnvironmentSpec:
         return self._spec
 
@@ -78,6 +82,9 @@ class HostEnvironment:
     def close(self, state: HostState) -> None:
         for batch_id in np.ravel(state.batch_id):
             self._batches.pop(int(batch_id)).close()
+
+    def as_dm_env(self, seed: int) -> dm_env.Environment:
+        return self._make_one(seed)
 
     def _struct(self, shape, dtype) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((self.batch_size, *shape), jax.dtypes.canonicalize_dtype(dtype))
