@@ -21,9 +21,9 @@ import rich.table
 
 from agents import configuration
 from agents.experiment import Experiment
+from agents.launch import explained
 from components.diagnostics import Comparison, compare_with_finite_differences
 from components.learner import Learner
-from components.types import CompositionError
 
 SHRUNK = ['TOTAL_ENV_STEPS = 1_000_000', 'NUM_ENVS = 3', 'UNROLL_LENGTH = 4']
 
@@ -38,13 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    try:
-        configuration.load(args.gin_file, [*SHRUNK, *args.gin_bindings])
-        agent = configuration.build(Experiment).agent
-        comparisons = compare_with_finite_differences(Learner(agent))
-    except (configuration.ConfigurationError, CompositionError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    return explained(lambda: _check(args))
+
+
+def _check(args: argparse.Namespace) -> int:
+    configuration.load(args.gin_file, [*SHRUNK, *args.gin_bindings])
+    agent = configuration.build(Experiment).agent
+    comparisons = compare_with_finite_differences(Learner(agent))
     passed = {path: _passes(comparison, args.tolerance) for path, comparison in comparisons.items()}
     # Wider than any terminal: a path that is cut short would be of no use.
     rich.console.Console(width=1_000).print(_table(comparisons, passed))

@@ -24,10 +24,9 @@ import rich.box
 import rich.console
 import rich.table
 
-from agents import configuration
 from agents.description import LEARNED_FROM, Description, describe, differences
+from agents.launch import explained
 from agents.provenance import Setting
-from components.types import CompositionError
 
 Differences = Mapping[str, tuple[Setting | None, Setting | None]]
 
@@ -42,12 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    try:
-        description = describe(args.gin_file or [args.workdir / 'config.gin'], args.gin_bindings)
-        found = differences(description, describe([_gin_file(args.diff)])) if args.diff else None
-    except (configuration.ConfigurationError, CompositionError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    return explained(lambda: _describe(args))
+
+
+def _describe(args: argparse.Namespace) -> int:
+    description = describe(args.gin_file or [args.workdir / 'config.gin'], args.gin_bindings)
+    found = differences(description, describe([_gin_file(args.diff)])) if args.diff else None
     names = ' '.join([*(args.gin_file or [str(args.workdir)]), *args.gin_bindings]), str(args.diff)
     if args.json:
         document = dataclasses.asdict(description) if found is None else _difference_document(found, *names)

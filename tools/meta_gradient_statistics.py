@@ -31,6 +31,7 @@ import rich.table
 
 from agents import configuration
 from agents.experiment import Experiment
+from agents.launch import explained
 from agents.runs import restore_learner
 from components import statistics
 from components.learner import Learner
@@ -57,16 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    try:
-        estimators = [
-            Estimator(k, weights) for k in args.num_inner_steps for weights in map(_weights, args.step_weights)
-        ]
-        files = args.gin_file or [args.workdir / 'config.gin']
-        frozen = dict(_frozen_agents(args, files))
-        sampler, optimiser, initial = _sampler(files, args)
-    except (configuration.ConfigurationError, CompositionError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    return explained(lambda: _study(args))
+
+
+def _study(args: argparse.Namespace) -> int:
+    estimators = [Estimator(k, weights) for k in args.num_inner_steps for weights in map(_weights, args.step_weights)]
+    files = args.gin_file or [args.workdir / 'config.gin']
+    frozen = dict(_frozen_agents(args, files))
+    sampler, optimiser, initial = _sampler(files, args)
     args.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for label, agent in frozen.items():
