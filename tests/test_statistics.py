@@ -148,6 +148,15 @@ def test_the_tool_measures_a_new_agent_and_the_checkpoints_of_a_run(tmp_path, ca
     assert meta_gradient_statistics.main([*chosen, *small, *weights, '--initial_meta_params']) == 0
     assert not np.allclose(learned, np.load(workdir / 'statistics' / f'gradients_{steps[0]}.npy'), rtol=1e-3)
 
+    for path in (workdir / 'checkpoints' / str(steps[0])).rglob('*'):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-5])
+    capsys.readouterr()
+    assert meta_gradient_statistics.main([*chosen, *small, *weights]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'checkpoint {steps[0]} ' in line
+    assert 'is damaged' in line
+
 
 @pytest.mark.parametrize(
     ('arguments', 'part'),
