@@ -43,6 +43,10 @@ class Agent:
             if getattr(self, name) < 1:
                 raise CompositionError(f'Agent.{name} must be at least 1, got {getattr(self, name)}')
         self.network_functions()
+        if self.environment.batch_size % self.network.num_groups:
+            raise CompositionError(
+                f'Network.num_groups ({self.network.num_groups}) must divide the {self.environment.batch_size} environments'
+            )
         try:
             meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule)
             self.meta_optimiser.check(self.update_rule, meta_params, self.num_lifetimes)

@@ -78,6 +78,9 @@ def test_exact_modes_agree_with_and_without_rematerialisation(x64):
     assert np.all(expected != 0)
     for mode in (Mixed(), Mixed(rematerialise=True), Forward()):
         np.testing.assert_allclose(gradient_of(lifetime, mode), expected, rtol=1e-10)
+    in_groups = make_agent(network=Network(MLP((8,)), GRU(6), num_groups=5)).network_functions()
+    lifetime = lifetime._replace(inner_loop=lifetime.inner_loop._replace(network=in_groups))
+    np.testing.assert_allclose(gradient_of(lifetime, Mixed(rematerialise=True)), expected, rtol=1e-10)
 
 
 def test_what_came_through_each_update_adds_up(x64):

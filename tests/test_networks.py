@@ -14,6 +14,8 @@ from acme import specs
 from components.networks.cores import GRU, LSTM
 from components.networks.network import Network
 from components.networks.torsos import MLP, Convolution2D, Convolutional
+from components.types import CompositionError
+from tests.agents_for_tests import make_agent
 
 HEADS = {'logits': (3,), 'value': ()}
 
@@ -279,8 +281,10 @@ def test_feed_forward_outputs_by_hand():
         (Network(Convolutional((2,), (3,), (2,), (5,))), (5, 4, 2)),
         (Network(MLP((6,)), core=LSTM(3)), (4,)),
         (Network(MLP((6,)), core=GRU(3), shared=False), (4,)),
+        (Network(MLP((6,)), core=LSTM(3), num_groups=3), (4,)),
+        (Network(Convolutional((2,), (3,), (2,), (5,)), num_groups=3), (5, 4, 2)),
     ],
-    ids=['mlp', 'separate', 'convolutional', 'lstm', 'separate_gru'],
+    ids=['mlp', 'separate', 'convolutional', 'lstm', 'separate_gru', 'lstm_groups', 'convolutional_groups'],
 )
 def test_unroll_equals_steps(network, shape):
     # The same parameters serve both. Where there is a core, its state is reset at the firsts and nowhere else.
@@ -356,3 +360,10 @@ def test_unknown_head_is_refused():
 def test_a_kernel_larger_than_the_image_is_refused():
     with pytest.raises(ValueError, match='does not fit'):
         hk.transform(lambda x: Convolution2D(3, 4, 1, 'VALID')(x)).init(jax.random.key(0), jnp.zeros((1, 2, 2, 5)))
+
+
+def test_groups_of_environments():
+    with pytest.raises(ValueError, match='num_groups must be at least 1, got 0'):
+        Network(MLP((6,)), num_groups=0)
+    with pytest.raises(CompositionError, match=r'num_groups \(2\) must divide the 5 environments'):
+        make_agent(network=Network(MLP((6,)), num_groups=2))

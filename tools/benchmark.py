@@ -6,7 +6,7 @@ Both sides of a comparison alternate in one process, and what is reported is the
 times of a shared machine say little. `composition` trains the actor-critic of gin/snake/actor_critic.gin with the learner
 and with a loop written for that one agent. `convolution` takes the gradient of the first three inner updates' loss, in a
 compiled loop, through `hk.Conv2D` and through the project's torso. `meta_step` is a meta-gradient through 10 updates of an MLP
-256x256 on 64 environments by 20 steps of Catch, in each way of differentiating, against the same 10 updates without one.
+256x256 on 64 environments by 20 steps of Catch, in each way of differentiating (some in groups of environments), against the same 10 updates without one.
 `memory` is what the compiled program of that agent needs beside its state for 20 updates, against reverse mode, and how much
 each further update adds, in units of weights, optimiser state and one trajectory. `extras` is a whole run of
 gin/catch/meta_discount.gin with its logs, evaluations and checkpoints against the time in it that was spent training. `start` is the time from the
@@ -130,20 +130,23 @@ def convolution(rounds: int) -> list[Row]:
     return [_row('convolution', 'hk.Conv2D', 'ms', milliseconds, other, ratio)]
 
 
-MODES: dict[str, Differentiation] = {
-    'mixed': Mixed(),
-    'mixed, rematerialised': Mixed(rematerialise=True),
-    'reverse': Reverse(),
-    'reverse, rematerialised': Reverse(rematerialise=True),
-    'forward': Forward(),
+MODES: dict[str, tuple[Differentiation, int]] = {
+    'mixed': (Mixed(), 1),
+    'mixed, rematerialised': (Mixed(rematerialise=True), 1),
+    'mixed, 4 groups': (Mixed(), 4),
+    'mixed, rematerialised, 4 groups': (Mixed(rematerialise=True), 4),
+    'reverse': (Reverse(), 1),
+    'reverse, rematerialised': (Reverse(rematerialise=True), 1),
+    'forward': (Forward(), 1),
 }
+"""Ways to take a meta-gradient, and `Network.num_groups`."""
 
 
 def meta_step(rounds: int, num_inner_steps: int = 10) -> list[Row]:
     """Meta-steps in each mode against as many plain updates, in milliseconds."""
     agent = _multilayer_agent(num_inner_steps)
     plain = dataclasses.replace(agent, meta_optimiser=Fixed(num_inner_steps))
-    learners = [Learner(variant) for variant in (plain, *(_in_mode(agent, mode) for mode in MODES.values()))]
+    learners = [Learner(variant) for variant in (plain, *(_in_mode(agent, *mode) for mode in MODES.values()))]
 
     def learn(learner: Learner):
         learner.advance(2)
@@ -173,7 +176,7 @@ def memory(rounds: int) -> list[Row]:
         if environment:
             agents = {k: dataclasses.replace(agent, environment=environment) for k, agent in agents.items()}
         sizes = {
-            (name, k): _temporary_mebibytes(_in_mode(agent, mode))
+            (name, k): _temporary_mebibytes(_in_mode(agent, *mode))
             for name, mode in MODES.items()
             for k, agent in agents.items()
         }
@@ -200,9 +203,10 @@ def _multilayer_agent(num_inner_steps: int) -> Agent:
     return configuration.build(Experiment).agent
 
 
-def _in_mode(agent: Agent, mode: Differentiation) -> Agent:
+def _in_mode(agent: Agent, mode: Differentiation, num_groups: int) -> Agent:
     meta_optimiser = dataclasses.replace(cast(MetaGradient, agent.meta_optimiser), differentiation=mode)
-    return dataclasses.replace(agent, meta_optimiser=meta_optimiser)
+    network = dataclasses.replace(agent.network, num_groups=num_groups)
+    return dataclasses.replace(agent, network=network, meta_optimiser=meta_optimiser)
 
 
 def _temporary_mebibytes(agent: Agent) -> float:

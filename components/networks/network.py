@@ -44,12 +44,22 @@ class Network:
       core: recurrent core after the torso; None for a feed-forward network.
       shared: whether all heads read one torso and core. If not, each head has a torso and core of its own.
       head_torsos: torsos of their own for the heads named here, whose core is then their own too.
+      num_groups: into how many groups of environments a sequence is split, to be passed through one after the other. A
+        reverse pass then works on one group at a time and needs that much less memory, for one more forward pass.
+
+    Raises:
+      ValueError: if there is no group.
     """
 
     torso: Torso
     core: Core | None = None
     shared: bool = True
     head_torsos: Mapping[str, Torso] = dataclasses.field(default_factory=dict)
+    num_groups: int = 1
+
+    def __post_init__(self):
+        if self.num_groups < 1:
+            raise ValueError(f'Network.num_groups must be at least 1, got {self.num_groups}')
 
     def functions(self, spec: specs.EnvironmentSpec, heads: Mapping[str, tuple[int, ...]]) -> NetworkFunctions:
         """Makes the network for an environment.
@@ -87,7 +97,7 @@ class Network:
             return network.apply(params, observation, first, core_state, sequence=True)[0]
 
         jax.eval_shape(init, jax.random.key(0))  # Says now what a torso cannot take.
-        return NetworkFunctions(init, initial_state, step, unroll)
+        return NetworkFunctions(init, initial_state, step, _in_groups(unroll, self.num_groups))
 
     def _streams(self, heads: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
         """Which stream (a torso and core) each head reads."""
@@ -97,6 +107,24 @@ class Network:
         if self.core is None:
             return {}
         return {stream: self.core().initial_state(batch_size) for stream in set(self._streams(heads).values())}
+
+
+def _in_groups(unroll: Callable[..., Outputs], num_groups: int) -> Callable[..., Outputs]:
+    """`unroll` of one group of environments after the other; a reverse pass passes through a group again."""
+    if num_groups == 1:
+        return unroll
+
+    def split(x, axis: int):
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], num_groups, -1, *x.shape[axis + 1 :]), axis, 0)
+
+    def unroll_groups(params, observation, first, core_state):
+        sequences = jax.tree.map(lambda x: split(x, 1), (observation, first))
+        core_states = jax.tree.map(lambda x: split(x, 0), core_state)
+        group = jax.checkpoint(lambda inputs: unroll(params, *inputs[0], inputs[1]))
+        outputs = jax.lax.map(group, (sequences, core_states))
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:]), outputs)
+
+    return unroll_groups
 
 
 class _Heads(hk.Module):
