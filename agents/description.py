@@ -122,7 +122,7 @@ def differences(first: Description, second: Description) -> dict[str, tuple[Sett
 
 
 def _learned_fields(agent: Agent) -> dict[str, LearnedField]:
-    meta_params = agent.meta_parameters.init(jax.random.key(0), agent.update_rule)
+    meta_params = agent.meta_parameters.init(jax.random.key(0), agent.update_rule, agent.environment.spec())
     values = agent.meta_parameters.values(meta_params)
     return {path: _learned_field(entry, values[path]) for path, entry in agent.meta_parameters.parameters.items()}
 

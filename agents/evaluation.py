@@ -50,7 +50,7 @@ class Evaluator:
     def _all_agents(self, params: Params, key: Array):
         row, states = {}, []
         for name, greedy in (('stochastic', False), ('greedy', True)):
-            actor = Actor(self._environment, self._learner.network, greedy=greedy)
+            actor = Actor(self._environment, self._learner.network, self._learner.agent.policy, greedy)
             returns, lengths, state = self._episodes(actor, params, jax.random.fold_in(key, greedy))
             row[f'{name}/episode_return'] = returns.mean((1, 2))
             row[f'{name}/episode_length'] = lengths.mean((1, 2))

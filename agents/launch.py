@@ -73,6 +73,8 @@ def launch(
     written = [file for file in gin_files if pathlib.Path(file).name != workdir.CONFIG]
     for name in configuration.bindings_without_effect(written, bindings):
         notify(f'nothing uses {name}')
+    for doubt in experiment.agent.doubts():
+        notify(doubt)
     with workdir.locked(directory):
         workdir.write_configuration(directory)
         stop = _StopOnSignal()

@@ -10,6 +10,7 @@ from acme import core as acme_core
 
 from components.environments.base import Environment
 from components.networks.network import NetworkFunctions
+from components.policies import Policy, Softmax
 from components.types import Array, CoreState, EpisodeTotals, Params, Trajectory
 
 
@@ -78,16 +79,16 @@ class Actor:
 
     Args:
       environment: the batch.
-      network: with a policy head.
-      policy_head: name of the output that holds the policy's logits.
+      network: with the heads that the policy reads.
+      policy: what actions are drawn from.
       greedy: whether to take the most probable action instead of drawing one.
     """
 
     def __init__(
-        self, environment: Environment, network: NetworkFunctions, policy_head: str = 'logits', greedy: bool = False
+        self, environment: Environment, network: NetworkFunctions, policy: Policy = Softmax(), greedy: bool = False
     ):
         self._environment, self._network = environment, network
-        self.policy_head, self._greedy = policy_head, greedy
+        self._policy, self._greedy = policy, greedy
 
     def init(self, key: Array) -> ActorState:
         """Starts an episode in every environment."""
@@ -139,7 +140,7 @@ class Actor:
         outputs, core_state = self._network.step(
             jax.lax.stop_gradient(params), before.observation, before.first(), state.core_state
         )
-        logits = outputs[self.policy_head]
+        logits = self._policy(outputs, before.first().shape)
         action = select_action(logits, action_key, self._greedy)
         environment, after = self._environment.step(state.environment, action, environment_key)
 
@@ -173,10 +174,10 @@ class HostActor(acme_core.Actor):
     repeat: actor.observe(actor.select_action(timestep.observation), timestep := environment.step(...)); actor.update()
 
     Args:
-      network: with a policy head.
+      network: with the heads that the policy reads.
       variable_source: where the weights come from, under the name `params`; a `Learner`, say.
       seed: of the actions.
-      policy_head: name of the output that holds the policy's logits.
+      policy: what actions are drawn from.
       greedy: whether to take the most probable action instead of drawing one.
     """
 
@@ -185,14 +186,14 @@ class HostActor(acme_core.Actor):
         network: NetworkFunctions,
         variable_source: acme.VariableSource,
         seed: int = 0,
-        policy_head: str = 'logits',
+        policy: Policy = Softmax(),
         greedy: bool = False,
     ):
         def select(params, observation, first, core_state, key):
             observation, first = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, first))
             outputs, core_state = network.step(params, observation, first, core_state)
             key, action_key = jax.random.split(key)
-            return select_action(outputs[policy_head][0], action_key, greedy), core_state, key
+            return select_action(policy(outputs, (1,))[0], action_key, greedy), core_state, key
 
         self._select = jax.jit(select)
         self._variable_source = variable_source

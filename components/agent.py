@@ -4,11 +4,13 @@ import dataclasses
 
 import jax
 
+from components.behaviours import Behaviour
 from components.environments.base import Environment
 from components.meta_optimisers.base import Fixed, MetaOptimiser
-from components.meta_parameters import MetaParameterSet
+from components.meta_parameters import MetaParameterSet, components_of
 from components.networks.network import Network, NetworkFunctions
 from components.objectives.base import merge_heads
+from components.policies import Policy, Softmax
 from components.types import CompositionError
 from components.update_rule import UpdateRule
 
@@ -25,6 +27,10 @@ class Agent:
       meta_parameters: which fields of the update rule are learned.
       meta_optimiser: how they are learned.
       num_lifetimes: agents that share one set of meta-parameters, `L`.
+      lifetime_length: updates after which an agent ends, and a new one with new episodes takes its place; the ends of several
+        are spread evenly. None for no end.
+      policy: what the agent acts with when it is evaluated, and while it learns unless its behaviour says otherwise.
+      behaviour: what acts while it learns.
 
     Raises:
       CompositionError: if the parts do not fit the environment or each other; the message names the part.
@@ -37,18 +43,30 @@ class Agent:
     meta_parameters: MetaParameterSet = MetaParameterSet()
     meta_optimiser: MetaOptimiser = Fixed()
     num_lifetimes: int = 1
+    lifetime_length: int | None = None
+    policy: Policy = Softmax()
+    behaviour: Behaviour = Behaviour()
 
     def __post_init__(self):
         for name in ('unroll_length', 'num_lifetimes'):
             if getattr(self, name) < 1:
                 raise CompositionError(f'Agent.{name} must be at least 1, got {getattr(self, name)}')
+        if self.lifetime_length is not None and self.lifetime_length < self.meta_optimiser.num_updates:
+            raise CompositionError(
+                f'Agent.lifetime_length ({self.lifetime_length}) is shorter than one step of the meta-optimiser, '
+                f'{self.meta_optimiser.num_updates} updates'
+            )
+        if self.lifetime_length is not None and not self.environment.is_pure:
+            raise CompositionError(
+                'Agent.lifetime_length: environments on the host cannot begin anew inside the program'
+            )
         self.network_functions()
         if self.environment.batch_size % self.network.num_groups:
             raise CompositionError(
                 f'Network.num_groups ({self.network.num_groups}) must divide the {self.environment.batch_size} environments'
             )
         try:
-            meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule)
+            meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
             self.meta_optimiser.check(self.update_rule, meta_params, self.num_lifetimes)
         except ValueError as error:
             raise CompositionError(str(error)) from error
@@ -58,6 +76,17 @@ class Agent:
         """Environment steps that one seed trains on in a meta-step: its updates `* T * B * L`."""
         batch_size = self.environment.batch_size
         return self.meta_optimiser.num_updates * self.unroll_length * batch_size * self.num_lifetimes
+
+    def doubts(self) -> list[str]:
+        """What fits together, but is probably not meant; a line each."""
+        if self.behaviour.is_on_policy:
+            return []
+        return [
+            f'{path} takes what {self.behaviour} does for what the policy would do: choose a return that corrects for it, '
+            'as returns.LeakyVTrace'
+            for path, component in components_of(self.update_rule.objective, 'objective').items()
+            if getattr(component, 'is_on_policy', False)
+        ]
 
     def network_functions(self) -> NetworkFunctions:
         """The network, with the heads that the inner and the outer objective ask for.
@@ -69,13 +98,17 @@ class Agent:
         try:
             inner = self.update_rule.objective.heads(spec)
             outer = self.meta_optimiser.heads(spec)
-            heads = merge_heads({'the inner objective': inner, 'the outer objective': outer})
-            untrained = sorted(set(outer) - set(inner))
-            if untrained:
-                raise ValueError(
-                    f'the outer objective reads {", ".join(untrained)}, which no term of the inner objective trains; '
-                    f'it trains {", ".join(sorted(inner))}'
-                )
+            readers = {'the outer objective': outer, 'Agent.policy': self.policy.heads(spec)}
+            if self.behaviour.policy:
+                readers['Agent.behaviour'] = self.behaviour.policy.heads(spec)
+            heads = merge_heads({'the inner objective': inner, **readers})
+            for reader, read in readers.items():
+                untrained = sorted(set(read) - set(inner))
+                if untrained:
+                    raise ValueError(
+                        f'{reader} reads {", ".join(untrained)}, which no term of the inner objective trains; '
+                        f'it trains {", ".join(sorted(inner))}'
+                    )
             return self.network.functions(spec, heads)
         except ValueError as error:
             raise CompositionError(f'network and objectives do not fit: {error}') from error

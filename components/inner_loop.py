@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from components.actors import Actor
+from components.behaviours import Behaviour
+from components.environments.base import Environment
 from components.meta_parameters import MetaParameterSet
 from components.networks.network import NetworkFunctions
+from components.policies import Policy
 from components.types import Array, EpisodeTotals, Logs, MetaParams, Metrics, OptState, Params, Trajectory
 from components.update_rule import UpdateRule
 
@@ -20,13 +23,15 @@ class AgentState(NamedTuple):
     Attributes:
       params: its weights (theta).
       opt_state: of its inner optimiser.
+      behaviour: the weights that are acted with later, if not those; empty on-policy.
       actor_state: where its acting stands; only `act` looks into it.
-      trajectory: the latest, acted with `params` and not learned from yet.
+      trajectory: the latest, not learned from yet; acted with `params` unless the behaviour is off-policy.
       key: of the acting to come.
     """
 
     params: Params
     opt_state: OptState
+    behaviour: Any
     actor_state: Any
     trajectory: Trajectory
     key: Array
@@ -38,27 +43,32 @@ class InnerLoop(NamedTuple):
     repeat:
         direction, logs = gradient(meta_params, params, trajectory)
         params, opt_state = step(meta_params, direction, opt_state, params)
-        actor_state, trajectory, episodes = act(params, actor_state, key, unroll_length)
+        behaviour, acting_params = follow(behaviour, params)
+        actor_state, trajectory, episodes = act(acting_params, actor_state, key, unroll_length)
 
     Attributes:
+      init: a new agent with its first trajectory.
       act: takes no gradient, and has side effects where environments live on the host: it is never repeated.
-      validate: the same for trajectories that are not learned from.
+      validate: the same with the agent's own policy, for trajectories that are not learned from.
+      follow: which weights are acted with after an update.
       bind: from meta-parameters to the update rule with their values in it.
       gradient: that rule's; differentiable in its first two arguments.
       step: that of the rule's optimiser; differentiable in all arguments.
       network: the agent's.
-      policy_head: output of the network that is acted with.
+      policy: what the agent learns to act with.
       unroll_length: `T` of the trajectories that are learned from.
       rematerialise: whether the reverse pass through an update computes it anew rather than keep anything but its inputs.
     """
 
+    init: Callable[[Array], AgentState]
     act: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
     validate: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
+    follow: Callable[[Any, Params], tuple[Any, Params]]
     bind: Callable[[MetaParams], UpdateRule]
     gradient: Callable[[MetaParams, Params, Trajectory], tuple[Params, Logs]]
     step: Callable[[MetaParams, Params, OptState, Params], tuple[Params, OptState]]
     network: NetworkFunctions
-    policy_head: str
+    policy: Policy
     unroll_length: int
     rematerialise: bool = False
 
@@ -79,18 +89,30 @@ class InnerLoop(NamedTuple):
         """Learns from the pending trajectory and acts the next one."""
         params, opt_state, logs = self.update(meta_params, agent.params, agent.opt_state, agent.trajectory)
         key, act_key = jax.random.split(agent.key)
-        actor_state, trajectory, episodes = self.act(params, agent.actor_state, act_key, self.unroll_length)
-        return AgentState(params, opt_state, actor_state, trajectory, key), Metrics(logs, episodes, jnp.int32(0))
+        behaviour, acting_params = self.follow(agent.behaviour, params)
+        actor_state, trajectory, episodes = self.act(acting_params, agent.actor_state, act_key, self.unroll_length)
+        agent = AgentState(params, opt_state, behaviour, actor_state, trajectory, key)
+        return agent, Metrics(logs, episodes, jnp.int32(0))
 
 
 def make_inner_loop(
     network: NetworkFunctions,
-    actor: Actor,
+    environment: Environment,
+    policy: Policy,
+    behaviour: Behaviour,
     update_rule: UpdateRule,
     meta_parameters: MetaParameterSet,
     unroll_length: int,
 ) -> InnerLoop:
     """The inner loop of an agent composed of these parts."""
+    actor = Actor(environment, network, behaviour.policy or policy)
+
+    def init(key: Array) -> AgentState:
+        params_key, actor_key, act_key, key = jax.random.split(key, 4)
+        params = network.init(params_key)
+        actor_state, trajectory, _ = actor.unroll(params, actor.init(actor_key), act_key, unroll_length)
+        opt_state = update_rule.optimiser.init(params)
+        return AgentState(params, opt_state, behaviour.init(params), actor_state, trajectory, key)
 
     def bind(meta_params: MetaParams) -> UpdateRule:
         return meta_parameters.bind(update_rule, meta_params)
@@ -101,7 +123,18 @@ def make_inner_loop(
     def step(meta_params: MetaParams, gradient: Params, opt_state: OptState, params: Params) -> tuple[Params, OptState]:
         return bind(meta_params).optimiser.step(gradient, opt_state, params)
 
-    return InnerLoop(actor.unroll, actor.unroll, bind, gradient, step, network, actor.policy_head, unroll_length)
+    return InnerLoop(
+        init=init,
+        act=actor.unroll,
+        validate=Actor(environment, network, policy).unroll,
+        follow=behaviour.follow,
+        bind=bind,
+        gradient=gradient,
+        step=step,
+        network=network,
+        policy=policy,
+        unroll_length=unroll_length,
+    )
 
 
 class Recording(NamedTuple):
@@ -155,13 +188,3 @@ def scan_updates(
         return carry, jax.tree.map(lambda x: x[None], first)
     carry, others = jax.lax.scan(step, carry, jax.tree.map(lambda x: x[1:], xs), length - 1)
     return carry, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)
-
-
-def init_agent(
-    key: Array, network: NetworkFunctions, actor: Actor, update_rule: UpdateRule, unroll_length: int
-) -> AgentState:
-    """A new agent with its first trajectory."""
-    params_key, actor_key, act_key, key = jax.random.split(key, 4)
-    params = network.init(params_key)
-    actor_state, trajectory, _ = actor.unroll(params, actor.init(actor_key), act_key, unroll_length)
-    return AgentState(params, update_rule.optimiser.init(params), actor_state, trajectory, key)

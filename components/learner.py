@@ -11,9 +11,9 @@ from acme.utils import counting, loggers
 
 from components.actors import Actor
 from components.agent import Agent
-from components.inner_loop import init_agent, make_inner_loop
-from components.meta_optimisers.base import LearnerState, over_axis
-from components.meta_parameters import describe_paths, numeric_paths
+from components.inner_loop import AgentState, make_inner_loop
+from components.meta_optimisers.base import LearnerState, choose, over_axis
+from components.meta_parameters import describe_paths, learnable_paths
 from components.types import Array, CompositionError, DivergedError, Metrics
 
 
@@ -55,9 +55,15 @@ class Learner(acme_core.Learner):
             raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
         self.agent, self.num_seeds = agent, num_seeds
         self.network = agent.network_functions()
-        self.actor = Actor(agent.environment, self.network)
+        self.actor = Actor(agent.environment, self.network, agent.policy)
         self.inner_loop = make_inner_loop(
-            self.network, self.actor, agent.update_rule, agent.meta_parameters, agent.unroll_length
+            self.network,
+            agent.environment,
+            agent.policy,
+            agent.behaviour,
+            agent.update_rule,
+            agent.meta_parameters,
+            agent.unroll_length,
         )
         self._num_meta_steps = num_meta_steps
         self._counter = counter or counting.Counter()
@@ -119,17 +125,40 @@ class Learner(acme_core.Learner):
         """State of the seed that `key` stands for, before the first step."""
         agent = self.agent
         meta_key, agents_key = jax.random.split(key)
-        meta_params = agent.meta_parameters.init(meta_key, agent.update_rule)
-
-        def init(key: Array):
-            return init_agent(key, self.network, self.actor, agent.update_rule, agent.unroll_length)
-
-        agents = over_axis(init, agent.num_lifetimes)(jax.random.split(agents_key, agent.num_lifetimes))
-        return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
+        meta_params = agent.meta_parameters.init(meta_key, agent.update_rule, agent.environment.spec())
+        agents = self._new_agents(jax.random.split(agents_key, agent.num_lifetimes))
+        ages: Any = ()
+        if agent.lifetime_length is not None:
+            ages = jnp.arange(agent.num_lifetimes) * agent.lifetime_length // agent.num_lifetimes
+        return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents), ages)
 
     def meta_step(self, state: LearnerState) -> tuple[LearnerState, Metrics]:
         """One meta-step of one seed; pure."""
-        return self.agent.meta_optimiser.step(state, self.inner_loop)
+        state, metrics = self.agent.meta_optimiser.step(state, self.inner_loop)
+        if self.agent.lifetime_length is not None:
+            state = self._end_lifetimes(state)
+        return state, metrics
+
+    def _new_agents(self, keys: Array) -> AgentState:
+        """Agents that have learned nothing, from keys `[L]`."""
+        return over_axis(self.inner_loop.init, self.agent.num_lifetimes)(keys)
+
+    def _end_lifetimes(self, state: LearnerState) -> LearnerState:
+        """Counts the updates of a meta-step, and puts new agents in place of those that have had theirs."""
+        ages = state.ages + self.agent.meta_optimiser.num_updates
+        is_new = ages >= self.agent.lifetime_length
+
+        def renew(state: LearnerState) -> LearnerState:
+            agents = self._new_agents(jax.vmap(lambda key: jax.random.fold_in(key, 0x11FE))(state.agents.key))
+            optimiser = self.agent.meta_optimiser
+            fresh = optimiser.init(state.meta_params, agents)
+            return state._replace(
+                agents=choose(is_new, agents, state.agents),
+                meta_opt_state=optimiser.forget(state.meta_opt_state, fresh, is_new),
+            )
+
+        state = jax.lax.cond(is_new.any(), renew, lambda state: state, state)
+        return state._replace(ages=jnp.where(is_new, 0, ages))
 
     def _with_new_episodes(self, state: LearnerState) -> LearnerState:
         """The state with episodes that start with what the agents' keys give, which differs from run to run."""
@@ -195,7 +224,7 @@ class Learner(acme_core.Learner):
         if dead:
             raise CompositionError(
                 f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '
-                f'outer loss; {describe_paths(numeric_paths(self.agent.update_rule))}'
+                f'outer loss; {describe_paths(learnable_paths(self.agent.update_rule))}'
             )
 
 

@@ -1,22 +1,43 @@
-"""Meta-parameters: numeric fields of the update rule, named by their paths, whose values are learned."""
+"""Meta-parameters: numbers and networks in the update rule, named by their paths, that are learned."""
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from acme import specs
 
 from components.bijectors import Bijector, Identity
 from components.types import Array, MetaParams
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """A component of an update rule that is a network: a field `weights` holds what it computes with, once that is bound."""
+
+    weights: Any
+
+    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
+        """New weights, a pytree of arrays, for an environment of that spec.
+
+        Raises:
+          ValueError: if the network cannot be had there.
+        """
+        ...
 
 
 class MetaParameter(Protocol):
     """One entry of a `MetaParameterSet`."""
 
     def init(self, key: Array, default: Any) -> Any:
-        """Unconstrained value to start from; `default` is what the field holds.
+        """Unconstrained value to start from.
+
+        Args:
+          key: of what starts at random.
+          default: the number that the field holds, or for weights of a network a function of a key that makes them.
 
         Raises:
           ValueError: if there is no such value.
@@ -42,6 +63,8 @@ class Scalar:
 
     def init(self, key: Array, default: Any) -> Array:
         del key
+        if callable(default):
+            raise ValueError('the field holds weights of a network, not a number; its entry should be Weights')
         value = default if self.initial_value is None else self.initial_value
         low, high = self.bijector.low, self.bijector.high
         if (low is not None and value <= low) or (high is not None and value >= high):
@@ -53,6 +76,21 @@ class Scalar:
 
     def value(self, meta_param: Array) -> Array:
         return self.bijector.forward(meta_param)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """The weights of a network, the field `weights` of a component that has one. They start as the network has it."""
+
+    def init(self, key: Array, default: Any) -> Any:
+        if not callable(default):
+            raise ValueError(
+                f'the field holds the number {default}, not weights of a network; its entry should be Scalar'
+            )
+        return default(key)
+
+    def value(self, meta_param: Any) -> Any:
+        return meta_param
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,30 +122,42 @@ class MetaParameterSet:
 
     Args:
       parameters: entries by the path of their field from the update rule, through attributes and dictionary keys:
-        `objective.returns.discount`, `objective.terms.outer_critic.cost`, `optimiser.learning_rate`.
+        `objective.returns.discount`, `objective.terms.outer_critic.cost`, `optimiser.learning_rate`,
+        `objective.returns.weights`.
     """
 
     parameters: Mapping[str, MetaParameter] = dataclasses.field(default_factory=dict)
 
-    def init(self, key: Array, update_rule: Any) -> dict[str, Any]:
+    def init(self, key: Array, update_rule: Any, spec: specs.EnvironmentSpec) -> dict[str, Any]:
         """Unconstrained values to start from.
 
         Args:
           key: for entries that start at random.
           update_rule: where the fields are.
+          spec: of the environment, for networks.
 
         Raises:
-          ValueError: if a path does not lead to a numeric field, or an initial value is out of bounds.
+          ValueError: if a path does not lead to a number or a network, if an initial value is out of bounds, or if a
+            network of the update rule is no meta-parameter, as nobody else would make its weights.
         """
-        paths = numeric_paths(update_rule)
+        paths = learnable_paths(update_rule)
         meta_params = {}
-        for path, entry in self.parameters.items():
+        for index, (path, entry) in enumerate(self.parameters.items()):
             if path not in paths:
                 raise ValueError(f'meta-parameter {path!r}: {_why_not(update_rule, path)}; {describe_paths(paths)}')
+            default = paths[path]
+            if callable(default):
+                default = functools.partial(default, spec=spec)
             try:
-                meta_params[path] = entry.init(key, paths[path])
+                meta_params[path] = entry.init(jax.random.fold_in(key, index), default)
             except ValueError as error:
                 raise ValueError(f'meta-parameter {path!r}: {error}') from error
+        unmade = [path for path, default in paths.items() if callable(default) and path not in meta_params]
+        if unmade:
+            raise ValueError(
+                f'{", ".join(unmade)}: a learned network, whose weights are no meta-parameter; add to '
+                f"MetaParameterSet.parameters {{'{unmade[0]}': @meta_parameters.Weights()}}"
+            )
         return meta_params
 
     def values(self, meta_params: MetaParams) -> dict[str, Any]:
@@ -125,21 +175,50 @@ class MetaParameterSet:
         return update_rule
 
 
-def numeric_paths(tree: Any, prefix: str = '') -> dict[str, float]:
-    """Every number reachable through dataclass fields and dictionary keys, by its path."""
-    paths: dict[str, float] = {}
+def component_at(tree: Any, path: str) -> Any:
+    """What a path leads to.
+
+    Raises:
+      ValueError: if it leads nowhere.
+    """
+    for name in path.split('.'):
+        if name not in children(tree):
+            raise ValueError(
+                f'the path {path!r} ends before {name!r}: there is {", ".join(children(tree)) or "nothing"}'
+            )
+        tree = children(tree)[name]
+    return tree
+
+
+def learnable_paths(tree: Any, prefix: str = '') -> dict[str, Any]:
+    """Every number and network reachable through dataclass fields and dictionary keys, by its path.
+
+    Returns:
+      The number, or the network's `init_weights`.
+    """
+    paths: dict[str, Any] = {}
     for name, child in children(tree).items():
         path = f'{prefix}{name}'
-        if _is_number(child):
+        if name == 'weights' and isinstance(tree, HasWeights):
+            paths[path] = tree.init_weights
+        elif _is_number(child):
             paths[path] = child
         else:
-            paths |= numeric_paths(child, f'{path}.')
+            paths |= learnable_paths(child, f'{path}.')
     return paths
 
 
-def describe_paths(paths: Mapping[str, float]) -> str:
+def describe_paths(paths: Mapping[str, Any]) -> str:
     """The paths that exist, for an error message."""
-    return 'numeric fields are ' + (', '.join(sorted(paths)) or 'none')
+    return 'what can be learned is ' + (', '.join(sorted(paths)) or 'nothing')
+
+
+def components_of(tree: Any, path: str) -> dict[str, Any]:
+    """Everything that paths lead to from `tree`, which is at `path` itself."""
+    parts = {path: tree}
+    for name, child in children(tree).items():
+        parts |= components_of(child, f'{path}.{name}')
+    return parts
 
 
 def children(tree: Any) -> Mapping[str, Any]:
@@ -158,7 +237,7 @@ def _why_not(tree: Any, path: str) -> str:
         if name not in children(tree):
             return 'no such field'
         tree = children(tree)[name]
-    return f'the field is not numeric ({type(tree).__name__})'
+    return f'the field is neither a number nor weights of a network ({type(tree).__name__})'
 
 
 def _replace(tree: Any, names: list[str], value: Any) -> Any:

@@ -83,7 +83,7 @@ class Sampler:
             state, _, _ = self._actor.unroll(frozen.params, state, start_key, self._num_start_steps)
         unroll_length = self._inner_loop.unroll_length
         state, trajectory, _ = self._actor.unroll(frozen.params, state, act_key, unroll_length)
-        agent = AgentState(frozen.params, frozen.opt_state, state, trajectory, key)
+        agent = AgentState(frozen.params, frozen.opt_state, (), state, trajectory, key)
         flat, unravel = ravel_pytree(frozen.meta_params)
 
         def losses(flat: Array) -> Array:

@@ -18,6 +18,7 @@ from components.environments.catch import HostCatch
 from components.networks.cores import GRU, LSTM
 from components.networks.network import Network, NetworkFunctions
 from components.networks.torsos import MLP
+from components.policies import Softmax
 
 FIRST, MID, LAST = (int(step_type) for step_type in dm_env.StepType)
 NUM_ACTIONS = 3
@@ -252,7 +253,7 @@ def test_recurrent_unroll_resets_where_first_says(core, shared):
 
 def totals_of(probe: Probe, lengths: Sequence[int]) -> list[list[float]]:
     """Totals of consecutive unrolls of a policy that always takes action 0, in one environment."""
-    actor = Actor(Batch(probe, 1), constant_network(), policy_head='policy', greedy=True)
+    actor = Actor(Batch(probe, 1), constant_network(), policy=Softmax('policy'), greedy=True)
     return [[x.item() for x in episodes] for _, _, episodes in unrolls(actor, jnp.array([1.0, 0.0, 0.0]), lengths)]
 
 
@@ -282,7 +283,7 @@ def test_an_episode_longer_than_an_unroll_counts_once():
 
 
 def test_totals_are_scalars_of_their_types():
-    actor = Actor(Batch(MIXED, 2), constant_network(), policy_head='policy')
+    actor = Actor(Batch(MIXED, 2), constant_network(), policy=Softmax('policy'))
     state = jax.eval_shape(actor.init, jax.random.key(0))
     unroll = functools.partial(actor.unroll, unroll_length=4)
     _, _, episodes = jax.eval_shape(unroll, jnp.zeros(NUM_ACTIONS), state, jax.random.key(0))
@@ -320,7 +321,7 @@ def test_actions_are_drawn_from_the_softmax():
 
 def test_an_actor_draws_every_action_afresh():
     logits = jnp.array([1.0, 0.0, -1.0])
-    actor = Actor(Batch(MIXED, 50), constant_network(), policy_head='policy')
+    actor = Actor(Batch(MIXED, 50), constant_network(), policy=Softmax('policy'))
     ((_, one, _), (_, two, _)) = unrolls(actor, logits, [40, 40])
     assert_close(one.behaviour_logits, jnp.broadcast_to(logits, (40, 50, 3)))
     actions = np.concatenate([one.action, two.action])
@@ -421,7 +422,7 @@ def test_host_actor_equals_the_networks_unroll(core):
 
 def test_host_actor_takes_new_weights_when_told():
     variables = Variables(jnp.array([0.0, 1.0, 0.0]))
-    actor = HostActor(constant_network(), variables, policy_head='policy', greedy=True)
+    actor = HostActor(constant_network(), variables, policy=Softmax('policy'), greedy=True)
     observations = np.zeros((2, 2), np.float32)
     assert act(actor, observations) == [1, 1]
     variables.params = jnp.array([0.0, 1.0, 2.0])
@@ -435,7 +436,7 @@ def test_host_actor_draws_from_the_softmax_by_its_seed():
     observations = np.zeros((600, 2), np.float32)
 
     def draw(seed):
-        return act(HostActor(constant_network(), Variables(logits), seed, policy_head='policy'), observations)
+        return act(HostActor(constant_network(), Variables(logits), seed, policy=Softmax('policy')), observations)
 
     actions = draw(0)
     assert chi_square(np.bincount(actions, minlength=3), jax.nn.softmax(logits)) < 14

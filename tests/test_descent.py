@@ -43,7 +43,7 @@ class Stub:
             metrics = self.metrics._replace(logs={})
             return Estimate(gradient, by_update, Lifetime(agent, metrics, None, None, memory + 10))
 
-        self.state, metrics = descent.descend(estimate, self.optimiser, self.state, self.inner_loop)
+        self.state, metrics = descent.descend(estimate, self.optimiser, self.state, self.inner_loop, {})
         return {name: float(x) for name, x in metrics.logs.items()}
 
 

@@ -9,13 +9,14 @@ import optax
 import pytest
 from acme import specs
 
-from components.meta_parameters import MetaParameterSet, Scalar, numeric_paths
+from components.meta_parameters import MetaParameterSet, Scalar, learnable_paths
 from components.networks.network import Network
 from components.networks.torsos import MLP
-from components.objectives.actor_critic import ActorCritic, ValueRegression, log_rho
+from components.objectives.actor_critic import ActorCritic, ValueRegression
 from components.objectives.base import Sum, masked_mean, weigh
 from components.objectives.returns import LambdaReturn, LeakyVTrace
 from components.optimisers import Optimiser
+from components.policies import log_rho
 from components.types import Trajectory
 from components.update_rule import UpdateRule
 
@@ -257,7 +258,7 @@ def test_masked_mean_of_nothing_is_zero():
 
 
 @pytest.mark.usefixtures('x64')
-@pytest.mark.parametrize('path', sorted(set(numeric_paths(OBJECTIVE))))
+@pytest.mark.parametrize('path', sorted(set(learnable_paths(OBJECTIVE))))
 def test_targets_and_loss_have_derivatives_in_every_field(path):
     trajectory, outputs = make_trajectory(np.float64), make_outputs(np.float64)
     entries = MetaParameterSet({path: Scalar()})
@@ -269,7 +270,7 @@ def test_targets_and_loss_have_derivatives_in_every_field(path):
             objective.loss(outputs, objective.targets(outputs, trajectory), trajectory)[0], trajectory.mask
         )
 
-    value, step = numeric_paths(OBJECTIVE)[path], 1e-6
+    value, step = learnable_paths(OBJECTIVE)[path], 1e-6
     expected = (loss(value + step) - loss(value - step)) / (2 * step)
     assert abs(expected) > 1e-4
     np.testing.assert_allclose(jax.grad(loss)(value), expected, rtol=1e-6)
@@ -383,8 +384,8 @@ def test_batch_of_nothing_but_restarts_moves_nothing():
     jax.tree.map(np.testing.assert_array_equal, updated_by(rule, network, params, nothing), params)
 
 
-def test_numeric_paths_of_the_rule():
-    assert set(numeric_paths(RULE)) == {
+def test_learnable_paths_of_the_rule():
+    assert set(learnable_paths(RULE)) == {
         'objective.terms.actor_critic.returns.discount',
         'objective.terms.actor_critic.returns.lambda_',
         'objective.terms.actor_critic.returns.alpha',
@@ -406,10 +407,10 @@ def test_traced_fields_give_the_update_of_constant_ones(stop_bootstrap_values):
     rule = dataclasses.replace(RULE, stop_bootstrap_values=stop_bootstrap_values)
     expected = updated_by(rule, network, params, trajectory)
     # Starts from other values, so that a field that were not replaced would show.
-    other = MetaParameterSet({path: Scalar() for path in numeric_paths(RULE)}).bind(
-        rule, {path: 0.5 for path in numeric_paths(RULE)}
+    other = MetaParameterSet({path: Scalar() for path in learnable_paths(RULE)}).bind(
+        rule, {path: 0.5 for path in learnable_paths(RULE)}
     )
-    for paths in ([*numeric_paths(rule)], *([path] for path in numeric_paths(rule))):
+    for paths in ([*learnable_paths(rule)], *([path] for path in learnable_paths(rule))):
         entries = MetaParameterSet({path: Scalar() for path in paths})
         base = other if len(paths) > 1 else rule
 
@@ -418,8 +419,8 @@ def test_traced_fields_give_the_update_of_constant_ones(stop_bootstrap_values):
             bound = entries.bind(base, meta_params)
             return bound.update(network, params, bound.optimiser.init(params), trajectory)[0]
 
-        assert_trees_close(update(entries.init(jax.random.key(0), rule)), expected)
-        moved = entries.init(jax.random.key(0), rule)
+        assert_trees_close(update(entries.init(jax.random.key(0), rule, SPEC)), expected)
+        moved = entries.init(jax.random.key(0), rule, SPEC)
         moved[paths[0]] = moved[paths[0]] * 0.5
         assert largest_difference(update(moved), expected) > 1e-6
 
@@ -439,7 +440,7 @@ def test_traced_zero_costs_give_the_update_of_constant_ones():
             return bound.update(network, params, bound.optimiser.init(params), trajectory)[0]
 
         expected = updated_by(rule, network, params, trajectory)
-        assert_trees_close(update(entries.init(jax.random.key(0), rule)), expected)
+        assert_trees_close(update(entries.init(jax.random.key(0), rule, SPEC)), expected)
         assert largest_difference(expected, params) > 1e-4
 
 
@@ -447,7 +448,7 @@ def test_traced_zero_costs_give_the_update_of_constant_ones():
 def test_derivative_of_updates_with_respect_to_every_field():
     network, params = make_network(np.float64)
     trajectory = make_trajectory(np.float64)
-    paths = numeric_paths(RULE)
+    paths = learnable_paths(RULE)
     entries = MetaParameterSet({path: Scalar() for path in paths})
 
     @jax.jit
@@ -459,7 +460,7 @@ def test_derivative_of_updates_with_respect_to_every_field():
         outputs = network.outputs(moved, trajectory)
         return sum(jnp.sin(output).sum() for output in outputs.values())
 
-    meta_params = entries.init(jax.random.key(0), RULE)
+    meta_params = entries.init(jax.random.key(0), RULE, SPEC)
     gradient = jax.jit(jax.grad(outcome))(meta_params)
     step = 1e-6
     for path in paths:

@@ -43,7 +43,7 @@ def test_a_sample_is_the_plain_meta_gradient_through_each_number_of_updates(samp
     actor = learner.actor
     state, _, _ = actor.unroll(frozen.params, actor.init(reset_key), start_key, 6)
     state, trajectory, _ = actor.unroll(frozen.params, state, act_key, 4)
-    agent = statistics.AgentState(frozen.params, frozen.opt_state, state, trajectory, key)
+    agent = statistics.AgentState(frozen.params, frozen.opt_state, (), state, trajectory, key)
     for k in (1, 2, 3):
         optimiser = dataclasses.replace(learner.agent.meta_optimiser, num_inner_steps=k)
         found = jax.jit(

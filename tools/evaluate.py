@@ -186,7 +186,8 @@ def _play(run: RestoredRun, environment: dm_env.Environment, args: argparse.Name
 
 
 def _actor(run: RestoredRun, variables: SeedVariables, policy: str, args: argparse.Namespace) -> HostActor:
-    return HostActor(run.learner.network, variables, args.seed, greedy=POLICIES[policy])
+    learner = run.learner
+    return HostActor(learner.network, variables, args.seed, learner.agent.policy, POLICIES[policy])
 
 
 def _draw(run: RestoredRun, environment: Any, animate: Animator, limit: int, args: argparse.Namespace) -> None:

@@ -98,6 +98,29 @@ class Catch:
         return board.at[self.rows - 1, state.paddle_column].set(1.0)
 
 
+def look_ahead_return(rows: int, columns: int, num_steps: int) -> float:
+    """Mean return of Catch for who moves at random until `num_steps` moves remain, and as well as can be from then on.
+
+    Who learns from trajectories of `num_steps` steps without bootstrapping can do no better, but for what random moves leave.
+
+    Args:
+      rows: of the grid.
+      columns: likewise.
+      num_steps: moves that are played well.
+    """
+    paddle = np.zeros(columns)
+    paddle[columns // 2] = 1
+    for _ in range(rows - 1 - min(num_steps, rows - 1)):
+        left, right = np.roll(paddle, -1), np.roll(paddle, 1)
+        left[-1], right[0] = 0, 0
+        left[0] += paddle[0]
+        right[-1] += paddle[-1]
+        paddle = (left + paddle + right) / 3
+    distance = np.abs(np.arange(columns)[:, None] - np.arange(columns))
+    caught = paddle @ (distance <= num_steps).mean(1)
+    return float(2 * caught - 1)
+
+
 class HostCatch(dm_env.Environment):
     """The same game as an ordinary `dm_env.Environment` in NumPy, stepped on the host.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from acme import specs
 
 from components.inner_loop import AgentState, InnerLoop
@@ -19,11 +20,13 @@ class LearnerState(NamedTuple):
       agents: `L` lifetimes, leaves `[L, ...]`.
       meta_params: eta, which they share.
       meta_opt_state: of the meta-optimiser.
+      ages: updates that each agent has taken, int32 `[L]`; empty where lifetimes do not end.
     """
 
     agents: AgentState
     meta_params: MetaParams
     meta_opt_state: Any
+    ages: Any = ()
 
 
 class MetaOptimiser(Protocol):
@@ -54,6 +57,21 @@ class MetaOptimiser(Protocol):
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
         """Advances every agent by `num_updates` updates, and the meta-parameters by one."""
         ...
+
+    def forget(self, meta_opt_state: Any, fresh: Any, is_new: Array) -> Any:
+        """The state, with what is kept of lifetimes that begin anew as in a fresh one.
+
+        Args:
+          meta_opt_state: as it is.
+          fresh: as `init` returns it for new agents.
+          is_new: which lifetimes begin, bool `[L]`.
+        """
+        ...
+
+
+def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
+    """Leaves `[L, ...]` of one tree or the other, by a condition `[L]`."""
+    return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
 
 
 def over_axis(function: Callable, size: int) -> Callable:
@@ -107,6 +125,9 @@ class Fixed:
 
     def init(self, meta_params: MetaParams, agents: AgentState) -> Any:
         del meta_params, agents
+        return ()
+
+    def forget(self, meta_opt_state: Any, fresh: Any, is_new: Array) -> Any:
         return ()
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:

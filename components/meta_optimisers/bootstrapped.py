@@ -1,6 +1,7 @@
 """Bootstrapped meta-gradients: updates that come closer to where more updates would have led."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -17,8 +18,10 @@ from components.meta_optimisers.base import (
     mean_over_axis,
 )
 from components.meta_optimisers.differentiation import Differentiation, Estimate, Lifetime, Mixed
-from components.objectives.base import Objective, masked_mean, merge_heads, num_actions, weigh
+from components.meta_optimisers.regularisers import Regulariser, check_regularisers
+from components.objectives.base import Objective, masked_mean, merge_heads, weigh
 from components.optimisers import Optimiser
+from components.policies import num_actions
 from components.types import Array, MetaParams, Metrics, OptState, Outputs, Trajectory
 from components.update_rule import UpdateRule
 
@@ -49,6 +52,7 @@ class Bootstrapped:
       policy_head: output that holds the policy's logits, `[A]`.
       value_head: output that holds the values, scalar.
       differentiation: how the derivative is taken.
+      regularisers: penalties of the meta-parameters beside the distance, by the name that they are logged under.
 
     Raises:
       ValueError: if `num_inner_steps` or `num_target_steps` < 1, or both costs are 0.
@@ -67,6 +71,7 @@ class Bootstrapped:
     policy_head: str = 'logits'
     value_head: str = 'value'
     differentiation: Differentiation = Mixed()
+    regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_num_inner_steps(self.num_inner_steps)
@@ -89,9 +94,13 @@ class Bootstrapped:
     def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_meta_params(self, meta_params)
         self.differentiation.check(update_rule, meta_params, num_lifetimes)
+        check_regularisers(self.regularisers, update_rule)
 
     def init(self, meta_params: MetaParams, agents: AgentState) -> descent.MetaOptState:
         return descent.init(self.optimiser, meta_params, jax.vmap(self.target_optimiser.init)(agents.params))
+
+    def forget(self, meta_opt_state: descent.MetaOptState, fresh: descent.MetaOptState, is_new: Array):
+        return descent.forget(meta_opt_state, fresh, is_new)
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
         def estimate(agent: AgentState, target_opt_state: OptState) -> Estimate:
@@ -100,7 +109,7 @@ class Bootstrapped:
 
             return self.differentiation(lifetime_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
 
-        return descent.descend(estimate, self.optimiser, state, inner_loop)
+        return descent.descend(estimate, self.optimiser, state, inner_loop, self.regularisers)
 
     def lifetime_loss(
         self,

@@ -1,6 +1,6 @@
 """One step of descent along meta-gradients, and what it says of them; shared by the meta-optimisers that estimate one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from components.inner_loop import AgentState, InnerLoop
-from components.meta_optimisers.base import LearnerState, mean_over_axis, num_lifetimes, over_axis
-from components.meta_optimisers.differentiation import Estimate
+from components.meta_optimisers.base import LearnerState, choose, mean_over_axis, num_lifetimes, over_axis
+from components.meta_optimisers.differentiation import Estimate, Lifetime
+from components.meta_optimisers.regularisers import Regulariser
 from components.objectives.base import masked_mean
 from components.types import Array, Logs, MetaParams, Metrics, Params, Trajectory
 
@@ -33,11 +34,17 @@ def init(optimiser: optax.GradientTransformation, meta_params: MetaParams, memor
     return MetaOptState(optimiser.init(meta_params), jax.tree.map(jnp.zeros_like, meta_params), memory)
 
 
+def forget(meta_opt_state: MetaOptState, fresh: MetaOptState, is_new: Array) -> MetaOptState:
+    """A `MetaOptimiser`'s `forget`."""
+    return meta_opt_state._replace(memory=choose(is_new, fresh.memory, meta_opt_state.memory))
+
+
 def descend(
     estimate: Callable[[AgentState, Any], Estimate],
     optimiser: optax.GradientTransformation,
     state: LearnerState,
     inner_loop: InnerLoop,
+    regularisers: Mapping[str, Regulariser],
 ) -> tuple[LearnerState, Metrics]:
     """Advances every lifetime, and moves the meta-parameters along the mean of their meta-gradients.
 
@@ -46,6 +53,7 @@ def descend(
       optimiser: of the meta-parameters.
       state: with a `MetaOptState`.
       inner_loop: of the agents.
+      regularisers: penalties of the meta-parameters, by name.
     """
     meta_opt_state: MetaOptState = state.meta_opt_state
 
@@ -53,7 +61,11 @@ def descend(
         found = estimate(agent, memory)
         kl = policy_kl(inner_loop, found.lifetime.agent.params, agent.trajectory)
         found.lifetime.metrics.logs['inner_loop/policy_kl'] = kl
-        return found
+        if not regularisers:
+            return found
+        slope, logs = _slope_of(regularisers, state.meta_params, found.lifetime, inner_loop)
+        found.lifetime.metrics.logs.update(logs)
+        return found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope))
 
     found = over_axis(advance, num_lifetimes(state.agents))(state.agents, meta_opt_state.memory)
     gradient = jax.tree.map(lambda x: x.mean(0), found.gradient)
@@ -67,7 +79,27 @@ def descend(
             by_update = jax.tree.map(lambda x: x.mean(0), found.by_update[path])
             metrics.logs.update(_describe_updates(path, by_update))
     meta_opt_state = MetaOptState(opt_state, gradient, found.lifetime.memory)
-    return LearnerState(found.lifetime.agent, meta_params, meta_opt_state), metrics
+    return state._replace(agents=found.lifetime.agent, meta_params=meta_params, meta_opt_state=meta_opt_state), metrics
+
+
+def _slope_of(
+    regularisers: Mapping[str, Regulariser], meta_params: MetaParams, lifetime: Lifetime, inner_loop: InnerLoop
+) -> tuple[MetaParams, Logs]:
+    """Derivative of the penalties with respect to meta-parameters, with the agent held as it is, and what they are."""
+    acted = lifetime.recording.validations
+    trajectory = lifetime.agent.trajectory if acted is None else jax.tree.map(lambda x: x[-1], acted)
+    outputs = inner_loop.network.outputs(lifetime.agent.params, trajectory)
+
+    def penalty(meta_params: MetaParams) -> tuple[Array, Logs]:
+        rule = inner_loop.bind(meta_params)
+        logs = {
+            f'outer_loss/{name}': masked_mean(regulariser(rule, outputs, trajectory), trajectory.mask)
+            for name, regulariser in regularisers.items()
+        }
+        return jnp.sum(jnp.stack(list(logs.values()))), logs
+
+    slope, logs = jax.grad(penalty, has_aux=True)(meta_params)
+    return slope, {**logs, **{f'meta_gradient_of_regularisers/{path}': _value_or_norm(x) for path, x in slope.items()}}
 
 
 MAX_KL_ENVS = 32
@@ -85,7 +117,8 @@ def policy_kl(inner_loop: InnerLoop, params: Params, trajectory: Trajectory) -> 
     core_state = jax.tree.map(lambda x: x[:MAX_KL_ENVS], trajectory.core_state)
     trajectory = jax.tree.map(lambda x: x[:, :MAX_KL_ENVS], trajectory._replace(core_state=()))
     trajectory = trajectory._replace(core_state=core_state)
-    logits = inner_loop.network.outputs(params, trajectory)[inner_loop.policy_head][:-1]
+    outputs = inner_loop.network.outputs(params, trajectory)
+    logits = inner_loop.policy(outputs, trajectory.first.shape)[:-1]
     return jax.lax.stop_gradient(masked_mean(kl_divergence(trajectory.behaviour_logits, logits), trajectory.mask))
 
 

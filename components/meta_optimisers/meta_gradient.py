@@ -1,7 +1,7 @@
 """Meta-gradients: the derivative of an outer objective through inner updates."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from components.meta_optimisers.base import (
     mean_over_axis,
 )
 from components.meta_optimisers.differentiation import Differentiation, Estimate, Lifetime, Mixed
+from components.meta_optimisers.regularisers import Regulariser, check_regularisers
 from components.meta_optimisers.step_weights import LastStep, StepWeights
 from components.meta_optimisers.validation import NextTrajectory, Validation
 from components.objectives.base import Objective, masked_mean
@@ -47,6 +48,7 @@ class MetaGradient:
       validation: which trajectory the outer objective is evaluated on; by default the one that the next update learns from,
         so that a meta-gradient costs no environment steps.
       differentiation: how the derivative is taken.
+      regularisers: penalties of the meta-parameters beside the outer loss, by the name that they are logged under.
       overlapping: moves the meta-parameters after every update, along the meta-gradient through the latest `K` of them,
         which are taken anew with the present meta-parameters from where the first of them started, on the trajectories
         that there were. It costs `K` times the updates. Until there have been `K`, through as many as there are.
@@ -66,6 +68,7 @@ class MetaGradient:
     validation: Validation = NextTrajectory()
     differentiation: Differentiation = Mixed()
     overlapping: bool = False
+    regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_num_inner_steps(self.num_inner_steps)
@@ -86,10 +89,14 @@ class MetaGradient:
     def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_meta_params(self, meta_params)
         self.differentiation.check(update_rule, meta_params, num_lifetimes)
+        check_regularisers(self.regularisers, update_rule)
 
     def init(self, meta_params: MetaParams, agents: AgentState) -> descent.MetaOptState:
         window = jax.vmap(lambda agent: _empty_window(agent, self.num_inner_steps))(agents) if self.overlapping else ()
         return descent.init(self.optimiser, meta_params, window)
+
+    def forget(self, meta_opt_state: descent.MetaOptState, fresh: descent.MetaOptState, is_new: Array):
+        return descent.forget(meta_opt_state, fresh, is_new)
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
         def estimate(agent: AgentState, window: Any) -> Estimate:
@@ -97,7 +104,7 @@ class MetaGradient:
                 return self._estimate_from(window, state.meta_params, agent, inner_loop)
             return self.differentiation(self.lifetime_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
 
-        return descent.descend(estimate, self.optimiser, state, inner_loop)
+        return descent.descend(estimate, self.optimiser, state, inner_loop, self.regularisers)
 
     def lifetime_loss(
         self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, targets: Targets = None

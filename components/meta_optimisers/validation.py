@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from components.inner_loop import AgentState, InnerLoop
-from components.objectives.actor_critic import log_rho
+from components.policies import log_rho
 from components.types import Array, Outputs, Trajectory
 
 
@@ -98,4 +98,4 @@ class TrainingTrajectory:
         return agent, learned_from, jnp.int32(0)
 
     def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Array:
-        return jnp.exp(log_rho(outputs[inner_loop.policy_head], trajectory))
+        return jnp.exp(log_rho(inner_loop.policy(outputs, trajectory.first.shape), trajectory))

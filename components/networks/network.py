@@ -115,7 +115,8 @@ def _in_groups(unroll: Callable[..., Outputs], num_groups: int) -> Callable[...,
         return unroll
 
     def split(x, axis: int):
-        return jnp.moveaxis(x.reshape(*x.shape[:axis], num_groups, -1, *x.shape[axis + 1 :]), axis, 0)
+        num_parts = math.gcd(num_groups, x.shape[axis])  # A part of a batch may not be divided by as many.
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], num_parts, -1, *x.shape[axis + 1 :]), axis, 0)
 
     def unroll_groups(params, observation, first, core_state):
         sequences = jax.tree.map(lambda x: split(x, 1), (observation, first))

@@ -1,4 +1,4 @@
-"""Advantage actor-critic, and the regression of a value on a return."""
+"""Advantage actor-critic, and the regression of values of states or of actions on a return."""
 
 import dataclasses
 
@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.objectives.base import num_actions, weigh
+from components.objectives.base import weigh
 from components.objectives.returns import ReturnEstimate, Returns
+from components.policies import Greedy, Policy, Softmax, log_rho, num_actions, of_actions
 from components.types import Array, Logs, Outputs, Trajectory
 
 
@@ -45,7 +46,7 @@ class ActorCritic:
 
     def loss(self, outputs: Outputs, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
         log_pi = jax.nn.log_softmax(outputs[self.policy_head][:-1])
-        policy = -_of_actions(log_pi, trajectory.action) * targets.advantage
+        policy = -of_actions(log_pi, trajectory.action) * targets.advantage
         value = jnp.square(targets.target - outputs[self.value_head][:-1])
         entropy = -jnp.sum(jnp.exp(log_pi) * log_pi, -1)
         loss = weigh(self.policy_cost, policy) + weigh(self.value_cost, value) - weigh(self.entropy_cost, entropy)
@@ -54,13 +55,13 @@ class ActorCritic:
 
 @dataclasses.dataclass(frozen=True)
 class ValueRegression:
-    """Regression of one more value on a return of its own, cost (target_t - v_t)^2: an outer critic, say.
+    """Regression of a value on a return of its own, cost (target_t - v_t)^2: prediction, or an outer critic.
 
     Args:
       returns: estimates the targets.
       cost: weight of the squared error.
       value_head: output that holds the values, scalar.
-      policy_head: output that holds the policy's logits, for returns that correct for it.
+      policy: whose values they are, for returns that correct for the one that acted.
 
     Source: Bonnet et al. (2022), the outer value function.
     """
@@ -68,34 +69,76 @@ class ValueRegression:
     returns: Returns
     cost: float = 0.5
     value_head: str = 'outer_value'
-    policy_head: str = 'logits'
+    policy: Policy = Softmax()
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
-        return {self.policy_head: (num_actions(spec),), self.value_head: ()}
+        return {**self.policy.heads(spec), self.value_head: ()}
 
     def targets(self, outputs: Outputs, trajectory: Trajectory) -> Array:
-        return self.returns(outputs[self.value_head], log_rho(outputs[self.policy_head], trajectory), trajectory).target
+        values = outputs[self.value_head]
+        ratio = log_rho(self.policy(outputs, values.shape), trajectory)
+        return self.returns(values, ratio, trajectory).target
 
     def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
         value = jnp.square(targets - outputs[self.value_head][:-1])
         return weigh(self.cost, value), {'value': value}
 
 
-def log_rho(logits: Array, trajectory: Trajectory) -> Array:
-    """Log importance ratio of the actions taken: present policy over the one that acted.
+@dataclasses.dataclass(frozen=True)
+class ActionValueRegression:
+    """Regression of the values of the actions taken on a return, cost (target_t - q_t(a_t))^2: value-based control.
+
+    The value of a state, from which returns bootstrap, is the mean of its actions' values under `policy`.
 
     Args:
-      logits: of the present policy at the observations, `[T+1, B, A]`.
-      trajectory: the actions and the logits they were drawn from.
+      returns: estimates the targets.
+      cost: weight of the squared error.
+      head: output that holds the values of the actions, `[A]`.
+      policy: whose values they are; greedy for Q-learning, the one that acts for expected Sarsa.
 
-    Returns:
-      `[T, B]`.
+    Source: Sutton & Barto (2018), sections 6.5 and 6.6; with returns of any kind as targets, Xu et al. (2020).
     """
-    return _of_actions(
-        jax.nn.log_softmax(logits[:-1]) - jax.nn.log_softmax(trajectory.behaviour_logits), trajectory.action
-    )
+
+    returns: Returns
+    cost: float = 0.5
+    head: str = 'action_value'
+    policy: Policy = Greedy()
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        return {**self.policy.heads(spec), self.head: (num_actions(spec),)}
+
+    def targets(self, outputs: Outputs, trajectory: Trajectory) -> Array:
+        action_values = outputs[self.head]
+        logits = self.policy(outputs, action_values.shape[:-1])
+        values = jnp.sum(jax.nn.softmax(logits) * action_values, -1)
+        return self.returns(values, log_rho(logits, trajectory), trajectory).target
+
+    def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
+        value = jnp.square(targets - of_actions(outputs[self.head][:-1], trajectory.action))
+        return weigh(self.cost, value), {'value': value}
 
 
-def _of_actions(x: Array, actions: Array) -> Array:
-    """Entries of the actions, `[T, B]` out of `[T, B, A]`."""
-    return jnp.take_along_axis(x, actions[..., None], -1)[..., 0]
+@dataclasses.dataclass(frozen=True)
+class EntropyBonus:
+    """The entropy of one output, -cost H(softmax(output)): of the predictions of an LPG agent, say.
+
+    Args:
+      head: output that holds logits.
+      size: their number, `N`.
+      cost: weight of the entropy, in nats.
+    """
+
+    head: str
+    size: int
+    cost: float = 0.01
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        return {self.head: (self.size,)}
+
+    def targets(self, outputs: Outputs, trajectory: Trajectory) -> tuple[()]:
+        return ()
+
+    def loss(self, outputs: Outputs, targets: tuple[()], trajectory: Trajectory) -> tuple[Array, Logs]:
+        log_p = jax.nn.log_softmax(outputs[self.head][:-1])
+        entropy = -jnp.sum(jnp.exp(log_p) * log_p, -1)
+        return -weigh(self.cost, entropy), {'entropy': entropy}

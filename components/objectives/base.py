@@ -40,17 +40,6 @@ class Objective(Protocol):
         ...
 
 
-def num_actions(spec: specs.EnvironmentSpec) -> int:
-    """Number of actions of an environment with one discrete action.
-
-    Raises:
-      ValueError: if the environment has other actions.
-    """
-    if not isinstance(spec.actions, specs.DiscreteArray):
-        raise ValueError(f'the objective takes one discrete action, but the environment has {spec.actions}')
-    return int(spec.actions.num_values)
-
-
 def masked_mean(x: Array, mask: Array) -> Array:
     """Mean of `x` over the transitions whose mask is not 0; both `[T, B]`."""
     return (x * mask).sum() / jnp.maximum(mask.sum(), 1)

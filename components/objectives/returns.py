@@ -5,7 +5,7 @@ restart: where the *next* transition is masked, the present one bootstraps from 
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,11 @@ class ReturnEstimate(NamedTuple):
 class Returns(Protocol):
     """A frozen dataclass whose numeric fields may hold traced values."""
 
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether it takes what happened for what the policy would have done, whatever acted."""
+        ...
+
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         """Estimates returns; differentiable in values, ratios and fields, stops nothing.
 
@@ -50,15 +55,18 @@ class LambdaReturn:
     Args:
       discount: multiplies the environment's own; in [0, 1].
       lambda_: in [0, 1].
+      bootstrap: whether values stand for what is not on the trajectory; False for its rewards alone.
 
     Raises:
-      ValueError: if either is out of range.
+      ValueError: if a number is out of range.
 
     Source: Sutton & Barto (2018), section 12.1; `rlax.lambda_returns`.
     """
 
     discount: float = 0.99
     lambda_: float = 0.95
+    bootstrap: bool = True
+    is_on_policy: ClassVar[bool] = True
 
     def __post_init__(self):
         _check_unit_interval(self, 'discount', 'lambda_')
@@ -68,8 +76,8 @@ class LambdaReturn:
         target = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, 1, None), out_axes=1)(
             trajectory.reward,
             self.discount * trajectory.discount,
-            values[1:],
-            self.lambda_ * _next_mask(trajectory),
+            values[1:] if self.bootstrap else jnp.zeros_like(values[1:]),
+            self.lambda_ * next_mask(trajectory),
             False,  # stop_target_gradients
         )
         return ReturnEstimate(target, target - values[:-1])
@@ -103,6 +111,7 @@ class LeakyVTrace:
     lambda_: float = 0.95
     alpha: float = 1.0
     rho_bar: float = 1.0
+    is_on_policy: ClassVar[bool] = False
 
     def __post_init__(self):
         _check_unit_interval(self, 'discount', 'lambda_', 'alpha')
@@ -129,7 +138,7 @@ class LeakyVTrace:
         return ReturnEstimate(values[:-1] + error, rho * (target - values[:-1]))
 
 
-def _next_mask(trajectory: Trajectory) -> Array:
+def next_mask(trajectory: Trajectory) -> Array:
     """Mask of the transition after each one, `[T, B]`; 1 after the last, where there is only a value to bootstrap from."""
     return jnp.concatenate([trajectory.mask[1:], jnp.ones_like(trajectory.mask[:1])])
 

@@ -1,0 +1,122 @@
+"""Regularisers: what meta-parameters pay for beside the outer loss.
+
+A penalty is a function of the update rule with the meta-parameters bound in it, and of what an agent predicts on a trajectory,
+which is held fixed: its derivative takes no inner update to get to. The trajectory is the one that the last outer loss was judged
+on if that was acted for the purpose, else the one that the agent learns from next.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from components.meta_parameters import component_at
+from components.objectives.returns import next_mask
+from components.types import Array, Outputs, Trajectory
+from components.update_rule import UpdateRule
+
+
+class Regulariser(Protocol):
+    """A frozen dataclass."""
+
+    def check(self, update_rule: UpdateRule) -> None:
+        """Raises ValueError if this update rule has nothing that it could penalise."""
+        ...
+
+    def __call__(self, update_rule: UpdateRule, outputs: Outputs, trajectory: Trajectory) -> Array:
+        """The penalty of each step, `[T, B]`, of which the masked mean is taken; its weight is in it.
+
+        Args:
+          update_rule: with the meta-parameters bound.
+          outputs: of the agent's network, `[T+1, B, ...]`.
+          trajectory: that they were made on.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency:
+    """Targets of successive steps should agree: cost (G_t - (r_{t+1} + gamma_{t+1} G_{t+1}))^2.
+
+    A step whose successor is not on the trajectory is left out.
+
+    Args:
+      cost: weight.
+      discount: multiplies the environment's own.
+      stop: which side of the difference stops the gradient: `bootstrap` (G_{t+1}), `prediction` (G_t) or `none`.
+      objective: path of the objective whose targets they are, from the update rule.
+
+    Raises:
+      ValueError: if `stop` is none of these.
+
+    Source: Xu et al. (2020), the consistency loss, for which 0.1 was the best cost of 0, 0.1 and 1; which side stops is not
+      known, the default is this project's choice.
+    """
+
+    cost: float = 0.1
+    discount: float = 0.99
+    stop: Literal['none', 'bootstrap', 'prediction'] = 'bootstrap'
+    objective: str = 'objective'
+
+    def __post_init__(self):
+        if self.stop not in ('none', 'bootstrap', 'prediction'):
+            raise ValueError(f'Consistency.stop must be none, bootstrap or prediction, got {self.stop!r}')
+
+    def check(self, update_rule: UpdateRule) -> None:
+        component_at(update_rule, self.objective)
+
+    def __call__(self, update_rule: UpdateRule, outputs: Outputs, trajectory: Trajectory) -> Array:
+        target = _target(component_at(update_rule, self.objective).targets(outputs, trajectory))
+        successor = jnp.concatenate([target[1:], jnp.zeros_like(target[:1])])
+        if self.stop == 'bootstrap':
+            successor = jax.lax.stop_gradient(successor)
+        elif self.stop == 'prediction':
+            target = jax.lax.stop_gradient(target)
+        has_successor = next_mask(trajectory).at[-1].set(0)
+        is_known = jnp.maximum(has_successor, trajectory.discount == 0)
+        error = target - (trajectory.reward + self.discount * trajectory.discount * successor)
+        return self.cost * is_known * jnp.square(error)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetSize:
+    """Targets should be small: the sum over the fields of what an objective calls its targets of cost |field|^2.
+
+    Args:
+      costs: weights by the name of the field.
+      objective: path of the objective, from the update rule.
+
+    Source: Oh et al. (2020), section 3.3, for policy and prediction targets.
+    """
+
+    costs: Mapping[str, float]
+    objective: str = 'objective'
+
+    def check(self, update_rule: UpdateRule) -> None:
+        component_at(update_rule, self.objective)
+
+    def __call__(self, update_rule: UpdateRule, outputs: Outputs, trajectory: Trajectory) -> Array:
+        targets = component_at(update_rule, self.objective).targets(outputs, trajectory)
+        sizes = [cost * _squared_norm(getattr(targets, name)) for name, cost in self.costs.items()]
+        return sum(sizes[1:], start=sizes[0])
+
+
+def check_regularisers(regularisers: Mapping[str, Regulariser], update_rule: UpdateRule) -> None:
+    """Raises ValueError, naming the regulariser, if one of them does not go with an update rule."""
+    for name, regulariser in regularisers.items():
+        try:
+            regulariser.check(update_rule)
+        except ValueError as error:
+            raise ValueError(f'regulariser {name!r}: {error}') from error
+
+
+def _squared_norm(x: Array) -> Array:
+    """Sum of squares of each step's numbers, `[T, B]`."""
+    return jnp.sum(jnp.square(x.reshape(*x.shape[:2], -1)), -1)
+
+
+def _target(targets: Any) -> Array:
+    """Update targets `[T, B]` among what an objective calls its targets."""
+    return getattr(targets, 'target', targets)

@@ -1,0 +1,124 @@
+"""An update rule that is learned whole: what policy and predictions move towards (LPG)."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from acme import specs
+
+from components.networks.cores import LSTM, Core
+from components.networks.torsos import MLP, Torso
+from components.objectives.base import weigh
+from components.objectives.returns import next_mask
+from components.policies import num_actions, of_actions
+from components.types import Array, Logs, Outputs, Trajectory
+
+
+class LearnedTargets(NamedTuple):
+    """What a `LearnedPolicyGradient` puts out.
+
+    Attributes:
+      policy: how far, and which way, to move the probability of each action taken, `[T, B]`.
+      prediction: the distribution that each prediction moves towards, `[T, B, M]`.
+      log_prediction: its logarithm.
+    """
+
+    policy: Array
+    prediction: Array
+    log_prediction: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedPolicyGradient:
+    """Moves a policy and a vector of predictions to where a recurrent network, run backwards in time, says.
+
+    The loss of a step, with the network's outputs pi_hat_t and y_hat_t held fixed, is
+
+        - pi_hat_t log pi(a_t|s_t) + prediction_cost KL(y(s_t) || y_hat_t)
+
+    Predictions y are distributions over `M` categories without a meaning but the one that the network gives them. It sees of
+    each step reward, discount, pi(a_t|s_t), and an embedding of y(s_t) and of y(s_{t+1}), zero beyond the end of an episode.
+
+    Its weights are one meta-parameter, `weights`, whose entry is `meta_parameters.Weights`. They depend neither on the
+    observations nor on the number of actions: what was learned in one environment can be used in another.
+
+    Args:
+      core: recurrent network; `LSTM(64)` unless given.
+      embedding: of a prediction `[M]`, before the single number that the core sees of it.
+      prediction_size: `M`.
+      prediction_cost: weight of the divergence.
+      stop_inputs: whether policy and predictions that are shown stop the gradient: the meta-gradient over more than one inner
+        step then leaves out how earlier updates move later targets through them.
+      policy_head: output that holds the policy's logits, `[A]`.
+      prediction_head: output that holds the predictions' logits, `[M]`.
+      weights: of the network, once they are bound.
+
+    Raises:
+      ValueError: if `prediction_size` < 1.
+
+    Source: Oh et al. (2020), section 3, as restated by Jackson et al. (2023), who stop the inputs' gradients. Their core has 256
+      units; `M` is 30 in the one and 8 in the other.
+    """
+
+    core: Core = LSTM(64)
+    embedding: Torso = MLP((16,))
+    prediction_size: int = 8
+    prediction_cost: float = 0.5
+    stop_inputs: bool = False
+    policy_head: str = 'logits'
+    prediction_head: str = 'prediction'
+    weights: Any = None
+    is_on_policy: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.prediction_size < 1:
+            raise ValueError(
+                f'LearnedPolicyGradient.prediction_size must be at least 1, got {self.prediction_size}: its targets '
+                'are made from predictions'
+            )
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        return {self.policy_head: (num_actions(spec),), self.prediction_head: (self.prediction_size,)}
+
+    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
+        del spec
+        one = jnp.zeros((1, 1))
+        predictions = jnp.zeros((2, 1, self.prediction_size))
+        return self._network().init(key, one, one, one, predictions, jnp.zeros((1, 1), bool))
+
+    def targets(self, outputs: Outputs, trajectory: Trajectory) -> LearnedTargets:
+        logits, predictions = outputs[self.policy_head][:-1], jax.nn.softmax(outputs[self.prediction_head])
+        probability = jnp.exp(of_actions(jax.nn.log_softmax(logits), trajectory.action))
+        if self.stop_inputs:
+            probability, predictions = jax.lax.stop_gradient((probability, predictions))
+        is_end = (trajectory.discount == 0) | (next_mask(trajectory) == 0)
+        policy, log_prediction = self._network().apply(
+            self.weights, trajectory.reward, trajectory.discount, probability, predictions, is_end
+        )
+        return LearnedTargets(policy, jnp.exp(log_prediction), log_prediction)
+
+    def loss(self, outputs: Outputs, targets: LearnedTargets, trajectory: Trajectory) -> tuple[Array, Logs]:
+        log_pi = jax.nn.log_softmax(outputs[self.policy_head][:-1])
+        policy = -of_actions(log_pi, trajectory.action) * targets.policy
+        log_y = jax.nn.log_softmax(outputs[self.prediction_head][:-1])
+        prediction = jnp.sum(jnp.exp(log_y) * (log_y - targets.log_prediction), -1)
+        entropies = {
+            'entropy': -jnp.sum(jnp.exp(log_pi) * log_pi, -1),
+            'prediction_entropy': -jnp.sum(jnp.exp(log_y) * log_y, -1),
+        }
+        loss = policy + weigh(self.prediction_cost, prediction)
+        return loss, {'policy': policy, 'prediction': prediction, **entropies}
+
+    def _network(self) -> Any:
+        def forward(reward: Array, discount: Array, probability: Array, predictions: Array, is_end: Array):
+            linear = hk.Linear(1, name='embedding')
+            embedded = linear(hk.BatchApply(self.embedding)(predictions))[..., 0]
+            x = jnp.stack([reward, discount, probability, embedded[:-1], discount * embedded[1:]], -1)
+            core = hk.ResetCore(self.core())
+            hidden, _ = hk.dynamic_unroll(core, (x, is_end), core.initial_state(is_end.shape[1]), reverse=True)
+            policy = hk.Linear(1, name='policy')(hidden)[..., 0]
+            return policy, jax.nn.log_softmax(hk.Linear(self.prediction_size, name='prediction')(hidden))
+
+        return hk.without_apply_rng(hk.transform(forward))

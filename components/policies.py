@@ -1,0 +1,160 @@
+"""Policies: from a network's outputs to the distribution that actions are drawn from."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from acme import specs
+
+from components.types import Array, Outputs, Trajectory
+
+
+class Policy(Protocol):
+    """A frozen dataclass."""
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        """Shape of each network output that it reads, without leading axes.
+
+        Raises:
+          ValueError: if it cannot act in an environment of that spec.
+        """
+        ...
+
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
+        """Unnormalised log-probabilities, `[*leading, A]`.
+
+        Args:
+          outputs: of the network, with these leading axes.
+          leading: `(B,)` for a step, `(T+1, B)` for a sequence.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Softmax:
+    """Draws from the logits that the network puts out.
+
+    Args:
+      head: output that holds them, `[A]`.
+    """
+
+    head: str = 'logits'
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        return {self.head: (num_actions(spec),)}
+
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
+        return outputs[self.head]
+
+
+@dataclasses.dataclass(frozen=True)
+class Greedy:
+    """Takes the action of the highest value, the first of those that tie.
+
+    Args:
+      head: output that holds the values of the actions, `[A]`.
+    """
+
+    head: str = 'action_value'
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        return {self.head: (num_actions(spec),)}
+
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
+        values = outputs[self.head]
+        return _log(jax.nn.one_hot(jnp.argmax(values, -1), values.shape[-1], dtype=values.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class EpsilonMixed:
+    """Another policy, or any action with equal chances: epsilon-greedy, if that other is greedy.
+
+    Args:
+      policy: the other.
+      epsilon: probability of drawing any action; in [0, 1].
+
+    Raises:
+      ValueError: if `epsilon` is out of range.
+    """
+
+    policy: Policy = Greedy()
+    epsilon: float = 0.05
+
+    def __post_init__(self):
+        if not 0 <= self.epsilon <= 1:
+            raise ValueError(f'EpsilonMixed.epsilon must be in [0, 1], got {self.epsilon}')
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        return self.policy.heads(spec)
+
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
+        probabilities = jax.nn.softmax(self.policy(outputs, leading))
+        return _log((1 - self.epsilon) * probabilities + self.epsilon / probabilities.shape[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The same probabilities in every state: one to be evaluated, or to act with whatever is learned.
+
+    Args:
+      probabilities: of the actions, `[A]`.
+
+    Raises:
+      ValueError: if they are no distribution.
+    """
+
+    probabilities: Sequence[float]
+
+    def __post_init__(self):
+        if min(self.probabilities, default=-1) < 0 or not np.isclose(sum(self.probabilities), 1):
+            raise ValueError(f'Constant.probabilities must be at least 0 and add up to 1, got {self.probabilities}')
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        if len(self.probabilities) != num_actions(spec):
+            raise ValueError(
+                f'Constant.probabilities has {len(self.probabilities)} entries for {num_actions(spec)} actions'
+            )
+        return {}
+
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
+        logits = _log(jnp.asarray(self.probabilities, jnp.result_type(float)))
+        return jnp.broadcast_to(logits, (*leading, logits.shape[0]))
+
+
+def num_actions(spec: specs.EnvironmentSpec) -> int:
+    """Number of actions of an environment with one discrete action.
+
+    Raises:
+      ValueError: if the environment has other actions.
+    """
+    if not isinstance(spec.actions, specs.DiscreteArray):
+        raise ValueError(f'agents take one discrete action, but the environment has {spec.actions}')
+    return int(spec.actions.num_values)
+
+
+def log_rho(logits: Array, trajectory: Trajectory) -> Array:
+    """Log importance ratio of the actions taken: present policy over the one that acted.
+
+    Args:
+      logits: of the present policy at the observations, `[T+1, B, A]`.
+      trajectory: the actions and the logits they were drawn from.
+
+    Returns:
+      `[T, B]`.
+    """
+    return of_actions(
+        jax.nn.log_softmax(logits[:-1]) - jax.nn.log_softmax(trajectory.behaviour_logits), trajectory.action
+    )
+
+
+def of_actions(x: Array, actions: Array) -> Array:
+    """Entries of the actions, `[T, B]` out of `[T, B, A]`."""
+    return jnp.take_along_axis(x, actions[..., None], -1)[..., 0]
+
+
+def _log(probabilities: Array) -> Array:
+    """Logarithm that is finite at 0: nothing that is impossible is ever drawn, and no ratio is undefined."""
+    return jnp.log(probabilities + jnp.finfo(probabilities.dtype).tiny)
