@@ -339,6 +339,71 @@ def test_members_end_at_different_times_and_in_different_ways(kind):
     assert any(0 < np.sum(step_type == LAST) < 6 for step_type in timesteps.step_type)
 
 
+# What outlasts an episode.
+
+
+class LifelongState(NamedTuple):
+    task: jax.Array
+    age: jax.Array
+    episode: ProbeState
+
+
+@dataclasses.dataclass(frozen=True)
+class LifelongProbe:
+    """A probe with a task that its lifetime draws, and a clock; an observation is task, age, number and count."""
+
+    probe: Probe
+
+    def spec(self):
+        return self.probe.spec()._replace(observations=specs.Array((4,), np.int32))
+
+    def reset(self, key):
+        task_key, key = jax.random.split(key)
+        return self._start(jax.random.randint(task_key, (), 0, 2**20), jnp.int32(0), key)
+
+    def restart(self, state, key):
+        return self._start(state.task, state.age, key)
+
+    def step(self, state, action, key):
+        return self._result(state.task, state.age + 1, self.probe.step(state.episode, action, key))
+
+    def _start(self, task, age, key):
+        return self._result(task, age, self.probe.reset(key))
+
+    def _result(self, task, age, result):
+        state = LifelongState(task, age, result[0])
+        return state, result[1]._replace(observation=jnp.stack(jax.tree.leaves(state)))
+
+
+def test_a_lifetime_outlasts_terminated_and_truncated_episodes():
+    probe = Probe((1, 2, 3, 5), (0.0, 1.0))
+    actions = np.random.default_rng(0).integers(NUM_ACTIONS, size=(40, 6))
+    timesteps, state = scan_through(Batch(LifelongProbe(probe), 6), jax.random.key(3), actions)
+    tasks, ages = timesteps.observation[..., 0], timesteps.observation[..., 1]
+    assert len(set(tasks.flat)) == 1, 'one task for all copies and episodes'
+    # The clock counts transitions: all steps but those after a truncation, also where an episode ends.
+    is_transition = timesteps.step_type[:-1] != LAST
+    np.testing.assert_array_equal(ages, np.concatenate([np.zeros((1, 6)), np.cumsum(is_transition, 0)]))
+    np.testing.assert_array_equal(state.environment.age, ages[-1])
+    episodes = timesteps._replace(observation=timesteps.observation[..., 2:])
+    assert len(set(episodes.observation[0, :, 0])) == 6, 'every copy has an episode of its own'
+    endings = [check_member(probe, actions[:, i], *(leaf[:, i] for leaf in episodes)) for i in range(6)]
+    assert all(terminated > 0 and truncated > 0 for terminated, truncated in endings)
+
+
+def test_every_reset_starts_another_lifetime():
+    reset = jax.jit(jax.vmap(Batch(LifelongProbe(Probe((2,), (0.0,))), 3).reset))
+    tasks = np.asarray(reset(jax.random.split(jax.random.key(0), 4))[1].observation[..., 0])
+    assert [len(set(row)) for row in tasks] == [1] * 4
+    assert len(set(tasks.flat)) == 4
+
+
+def test_a_batch_without_lifetimes_draws_its_episodes_from_one_key_each():
+    _, timestep = compiled(Batch(Catch(), 8))[0](jax.random.key(5))
+    _, expected = jax.vmap(Catch().reset)(jax.random.split(jax.random.key(5), 8))
+    np.testing.assert_array_equal(timestep.observation, expected.observation)
+
+
 # Catch.
 
 
@@ -642,6 +707,19 @@ def test_dm_environment_hands_out_numpy_of_the_spec():
         timestep = environment.step(environment.action_spec().generate_value())
     environment.observation_spec().validate(timestep.observation)
     environment.discount_spec().validate(timestep.discount)
+
+
+@pytest.mark.parametrize('last_discount', [0.0, 1.0])
+def test_dm_environment_lives_one_lifetime(last_discount):
+    environment = DmEnvironment(LifelongProbe(Probe((2,), (last_discount,))))
+    observations = [environment.reset().observation]
+    observations += [environment.step(0).observation for _ in range(5)]
+    observations += [environment.reset().observation, environment.reset().observation]
+    tasks, ages, numbers, counts = zip(*observations, strict=True)
+    assert len(set(tasks)) == 1
+    assert ages == (0, 1, 2, 2, 3, 4, 4, 4)
+    assert counts == (0, 1, 2, 0, 1, 2, 0, 0)
+    assert len(set(numbers)) == 4
 
 
 def test_dm_environment_draws_episodes_from_its_seed():

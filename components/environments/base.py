@@ -12,9 +12,14 @@ the first observation of the next episode (step type FIRST). A *truncated* episo
 last observation, which returns bootstrap from; the action of the step after is ignored, and that step restarts the
 episode with reward 0 and discount 0. It is no transition: whoever records it gives it mask 0, which is told by the
 timestep before it being LAST.
+
+What outlasts an episode. Most environments forget everything when an episode ends. One that is `Lifelong` goes on with
+its lifetime: the task it drew, a clock. `Environment.reset` starts a lifetime, and all `B` copies of a batch start from
+the same one; an episode that ends never does.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -31,7 +36,7 @@ Animator = Callable[[Sequence[Any], str | os.PathLike], None]
 
 
 class SingleEnvironment(Protocol):
-    """One episode of a pure-JAX environment; unbatched. One that can be drawn is `Drawable` too."""
+    """One episode of a pure-JAX environment; unbatched. It may be `Lifelong` and `Drawable` too."""
 
     def spec(self) -> specs.EnvironmentSpec:
         """Shapes and ranges of unbatched observations, actions, rewards and discounts."""
@@ -43,6 +48,26 @@ class SingleEnvironment(Protocol):
 
     def step(self, state: Any, action: Array, key: Array) -> tuple[Any, dm_env.TimeStep]:
         """Takes one step. After a LAST timestep the state is not stepped again, or the result not used."""
+        ...
+
+
+class Lifelong(Protocol):
+    """What a `SingleEnvironment` may have beside its interface: something in its state that outlasts its episodes.
+
+    Its `reset(key)` starts a lifetime. What that draws once and for all, a task say, is common to the copies of a batch:
+    they start from one `reset`, each by a `restart` of its own. What the copies live through, a clock say, is their own.
+    """
+
+    def restart(self, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
+        """Starts the next episode of the lifetime that `state` belongs to.
+
+        Args:
+          state: of any timestep of that lifetime, the first included.
+          key: of what the episode draws.
+
+        Returns:
+          What `reset` returns: a state and a FIRST timestep with reward 0 and discount 1, scalars.
+        """
         ...
 
 
@@ -79,7 +104,7 @@ class Environment(Protocol):
         ...
 
     def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:
-        """Starts `B` episodes; leaves `[B, ...]`."""
+        """Starts `B` episodes, of a new lifetime where the environment is `Lifelong`; leaves `[B, ...]`."""
         ...
 
     def step(self, state: Any, actions: Array, key: Array) -> tuple[Any, dm_env.TimeStep]:
@@ -107,7 +132,7 @@ class Batch:
     """`batch_size` copies of a pure-JAX environment, each restarting when its episode ends.
 
     Args:
-      environment: the single environment.
+      environment: the single environment; the copies of one that is `Lifelong` share what a lifetime draws at its start.
       batch_size: number of copies, `B`.
 
     Raises:
@@ -128,7 +153,9 @@ class Batch:
         return self.environment.spec()
 
     def reset(self, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
-        state, timestep = jax.vmap(self.environment.reset)(jax.random.split(key, self.batch_size))
+        keys = jax.random.split(key, self.batch_size + 1)
+        lifetime, _ = self.environment.reset(keys[-1])
+        state, timestep = jax.vmap(functools.partial(restart, self.environment, lifetime))(keys[:-1])
         return BatchState(state, jnp.zeros(self.batch_size, bool)), timestep
 
     def step(self, state: BatchState, actions: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
@@ -143,12 +170,14 @@ class Batch:
     def _step(self, state: BatchState, action: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
         step_key, reset_key = jax.random.split(key)
         stepped, timestep = self.environment.step(state.environment, action, step_key)
-        fresh, first = self.environment.reset(reset_key)
+        # After a truncation the step that was just taken is none: the lifetime goes on from before it.
+        ended = jax.tree.map(functools.partial(jnp.where, state.truncated), state.environment, stepped)
+        fresh, first = restart(self.environment, ended, reset_key)
         terminated = timestep.last() & (timestep.discount == 0)
-        restart = state.truncated | terminated
+        restarts = state.truncated | terminated
 
         def select(on_restart, otherwise):
-            return jax.tree.map(lambda x, y: jnp.where(restart, x, y), on_restart, otherwise)
+            return jax.tree.map(lambda x, y: jnp.where(restarts, x, y), on_restart, otherwise)
 
         timestep = dm_env.TimeStep(
             step_type=select(first.step_type, timestep.step_type),
@@ -163,7 +192,7 @@ class DmEnvironment(dm_env.Environment):
     """A pure-JAX environment as a `dm_env.Environment`, for acme's loops and for tools outside this project.
 
     Args:
-      environment: the pure-JAX environment.
+      environment: the pure-JAX environment; all episodes of one that is `Lifelong` belong to one lifetime.
       seed: of its randomness.
 
     Attributes:
@@ -173,12 +202,14 @@ class DmEnvironment(dm_env.Environment):
     def __init__(self, environment: SingleEnvironment, seed: int = 0):
         self._environment, self._spec = environment, environment.spec()
         self._reset, self._step = jax.jit(environment.reset), jax.jit(environment.step)
+        self._restart = jax.jit(functools.partial(restart, environment))
         self._key = jax.random.key(seed)
         self._over = True
         self.state: Any = None
 
     def reset(self) -> dm_env.TimeStep:
-        self.state, timestep = self._reset(self._next_key())
+        key = self._next_key()
+        self.state, timestep = self._reset(key) if self.state is None else self._restart(self.state, key)
         self._over = False
         return dm_env.restart(jax.device_get(timestep.observation))
 
@@ -208,6 +239,11 @@ class DmEnvironment(dm_env.Environment):
     def _next_key(self) -> Array:
         self._key, key = jax.random.split(self._key)
         return key
+
+
+def restart(environment: SingleEnvironment, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    """Starts the next episode: of the lifetime of `state` if the environment is `Lifelong`, else one like any other."""
+    return environment.restart(state, key) if hasattr(environment, 'restart') else environment.reset(key)
 
 
 def animator_of(environment: Any) -> Animator:
