@@ -25,12 +25,14 @@ class LearnedField:
     """A field of the update rule that is a meta-parameter.
 
     Attributes:
+      size: how many numbers it is.
       initial_value: in the units of the field, to 6 digits; None if it is not one number. One draw if it starts at random.
       bijector: class of what keeps it in its bounds; None if it has none.
       low: lower bound, never reached; None for none.
       high: upper bound, likewise.
     """
 
+    size: int
     initial_value: float | None
     bijector: str | None
     low: float | None
@@ -129,10 +131,13 @@ def _learned_fields(agent: Agent) -> dict[str, LearnedField]:
 
 def _learned_field(entry: MetaParameter, value: Any) -> LearnedField:
     # As many digits as single precision keeps on the way through a bijector and back.
-    initial_value = float(f'{float(value):.6g}') if np.ndim(value) == 0 else None
+    leaves = jax.tree.leaves(value)
+    is_scalar = len(leaves) == 1 and np.ndim(leaves[0]) == 0
+    initial_value = float(f'{float(leaves[0]):.6g}') if is_scalar else None
     bijector = getattr(entry, 'bijector', None)
     name = None if bijector is None else type(bijector).__name__
-    return LearnedField(initial_value, name, getattr(bijector, 'low', None), getattr(bijector, 'high', None))
+    size = sum(leaf.size for leaf in leaves)
+    return LearnedField(size, initial_value, name, getattr(bijector, 'low', None), getattr(bijector, 'high', None))
 
 
 def _heads(agent: Agent) -> dict[str, Head]:

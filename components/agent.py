@@ -1,6 +1,7 @@
 """What an agent is composed of, and whether the parts fit together."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 
@@ -8,6 +9,7 @@ from components.behaviours import Behaviour
 from components.environments.base import Environment
 from components.meta_optimisers.base import Fixed, MetaOptimiser
 from components.meta_parameters import MetaParameterSet, components_of
+from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
 from components.objectives.base import merge_heads
 from components.policies import Policy, Softmax
@@ -31,6 +33,7 @@ class Agent:
         are spread evenly. None for no end.
       policy: what the agent acts with when it is evaluated, and while it learns unless its behaviour says otherwise.
       behaviour: what acts while it learns.
+      monitors: what else is logged, by name, as `monitor/<name>`: means over lifetimes and meta-steps.
 
     Raises:
       CompositionError: if the parts do not fit the environment or each other; the message names the part.
@@ -46,6 +49,7 @@ class Agent:
     lifetime_length: int | None = None
     policy: Policy = Softmax()
     behaviour: Behaviour = Behaviour()
+    monitors: Mapping[str, Monitor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for name in ('unroll_length', 'num_lifetimes'):
@@ -65,6 +69,8 @@ class Agent:
             raise CompositionError(
                 f'Network.num_groups ({self.network.num_groups}) must divide the {self.environment.batch_size} environments'
             )
+        for monitor in self.monitors.values():
+            monitor.check(self.environment)
         try:
             meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
             self.meta_optimiser.check(self.update_rule, meta_params, self.num_lifetimes)

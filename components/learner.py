@@ -135,6 +135,11 @@ class Learner(acme_core.Learner):
     def meta_step(self, state: LearnerState) -> tuple[LearnerState, Metrics]:
         """One meta-step of one seed; pure."""
         state, metrics = self.agent.meta_optimiser.step(state, self.inner_loop)
+        for name, monitor in self.agent.monitors.items():
+            tell = over_axis(
+                lambda agent, m=monitor: m(agent, self.network, self.agent.environment), self.agent.num_lifetimes
+            )
+            metrics.logs[f'monitor/{name}'] = tell(state.agents).mean()
         if self.agent.lifetime_length is not None:
             state = self._end_lifetimes(state)
         return state, metrics

@@ -91,7 +91,7 @@ def test_every_variant_is_described_as_it_is_built_and_as_its_run_repeats_it(fil
             text = (configuration.ROOT / path).read_text().splitlines()[int(line) - 1]
             assert text.startswith(f'{setting.macro[1:]} =') if setting.macro else f'.{parameter} =' in text
     assert len(description.meta_parameters) == len(configuration.build(Experiment).agent.meta_parameters.parameters)
-    assert description.parameters.total == sum(description.parameters.modules.values()) > 1000
+    assert description.parameters.total == sum(description.parameters.modules.values()) > 0
 
     (tmp_path / 'config.gin').write_text(configuration.config_str())
     assert differences(description, describe([tmp_path / 'config.gin'])) == {}
@@ -170,9 +170,9 @@ def test_meta_parameters_start_in_the_units_of_their_fields():
     file, bindings = 'gin/snake/self_tuning_outer_critic.gin', ['positive/meta_parameters.Scalar.initial_value = 0.02']
     terms = 'objective.terms.actor_critic'
     assert describe([file], bindings).meta_parameters == {
-        f'{terms}.returns.discount': LearnedField(0.8, 'Sigmoid', 0.0, 1.0),
-        f'{terms}.returns.lambda_': LearnedField(0.95, 'Sigmoid', 0.0, 1.0),
-        f'{terms}.entropy_cost': LearnedField(0.02, 'Exp', 0.0, None),
+        f'{terms}.returns.discount': LearnedField(1, 0.8, 'Sigmoid', 0.0, 1.0),
+        f'{terms}.returns.lambda_': LearnedField(1, 0.95, 'Sigmoid', 0.0, 1.0),
+        f'{terms}.entropy_cost': LearnedField(1, 0.02, 'Exp', 0.0, None),
     }
     assert describe(['gin/catch/actor_critic.gin']).meta_parameters == {}
 

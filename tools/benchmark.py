@@ -10,7 +10,8 @@ compiled loop, through `hk.Conv2D` and through the project's torso. `meta_step` 
 `memory` is what the compiled program of that agent needs beside its state for 20 updates, against reverse mode, and how much
 each further update adds, in units of weights, optimiser state and one trajectory. `extras` is a whole run of
 gin/catch/meta_discount.gin with its logs, evaluations and checkpoints against the time in it that was spent training. `start` is the time from the
-command to the first update, with an empty cache of compiled programs and again.
+command to the first update, with an empty cache of compiled programs and again. `learned_return` is a meta-step of gin/catch/frodo.gin
+against one by hand, and against the plain updates in it.
 """
 
 import argparse
@@ -34,8 +35,6 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import rlax
 from acme.utils import loggers as acme_loggers
 from gymnax.environments.classic_control.cartpole import CartPole
 
@@ -50,6 +49,7 @@ from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.differentiation import Differentiation, Forward, Mixed, Reverse
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.networks.torsos import Convolution2D
+from tools import hand_written
 
 Row = dict[str, Any]
 VARIANT = 'gin/snake/actor_critic.gin'
@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         'memory': memory,
         'extras': extras,
         'start': start,
+        'learned_return': learned_return,
     }
     parser.add_argument('--rounds', type=int, default=15, help='samples of each side')
     parser.add_argument('--only', nargs='+', choices=benchmarks, default=list(benchmarks))
@@ -87,13 +88,13 @@ def composition(rounds: int, num_updates: int = 20) -> list[Row]:
     configuration.load([VARIANT])
     agent = configuration.build(Experiment).agent
     learner, batch = Learner(agent), cast(Any, agent.environment)
-    hand_written = HandWrittenActorCritic(batch.environment.environment, num_updates)
+    by_hand = hand_written.HandWrittenActorCritic(batch.environment.environment, num_updates)
 
     def learn():
         learner.advance(num_updates)
         jax.block_until_ready(learner.state)
 
-    ours, theirs = alternate([learn, hand_written.run], rounds)
+    ours, theirs = alternate([learn, by_hand.run], rounds)
     steps, ratio = num_updates * agent.steps_per_meta_step, statistics.median(np.divide(theirs, ours))
     speed, other = (steps / statistics.median(seconds) for seconds in (ours, theirs))
     return [_row('composition', 'a loop by hand', 'environment steps/s', speed, other, ratio)]
@@ -247,6 +248,36 @@ def _row(name: str, against: str, unit: str, ours: float, theirs: float, ratio: 
     }
 
 
+def learned_return(rounds: int, num_meta_steps: int = 20) -> list[Row]:
+    """Meta-steps of gin/catch/frodo.gin against a loop by hand, and against the plain updates of gin/catch/short_windows.gin."""
+    configuration.load(['gin/catch/frodo.gin'])
+    learners = [Learner(configuration.build(Experiment).agent)]
+    configuration.load(
+        ['gin/catch/short_windows.gin'], [f'NUM_INNER_STEPS = {learners[0].agent.meta_optimiser.num_updates}']
+    )
+    learners.append(Learner(configuration.build(Experiment).agent))
+    by_hand = hand_written.HandWrittenFRODO(num_meta_steps)
+
+    def learn(learner: Learner):
+        learner.advance(num_meta_steps)
+        jax.block_until_ready(learner.state)
+
+    sides = [functools.partial(learn, learner) for learner in learners]
+    ours, *others = alternate([*sides, by_hand.run], rounds)
+    milliseconds = 1000 / num_meta_steps
+    return [
+        _row(
+            'meta-step of FRODO on Catch',
+            against,
+            'ms',
+            milliseconds * statistics.median(ours),
+            milliseconds * statistics.median(other),
+            statistics.median(np.divide(ours, other)),
+        )
+        for against, other in zip(('the plain updates', 'a loop by hand'), others, strict=True)
+    ]
+
+
 def extras(rounds: int) -> list[Row]:
     """Environment steps per second of the clock, with logs and with everything, against those of the time spent training.
 
@@ -315,89 +346,6 @@ def _seconds_to_first_update(variant: str, cache: str) -> float:
         environment = {**os.environ, 'XDG_CACHE_HOME': cache}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(re.findall(r'first row ([\d.]+) s', done.stdout)[0])
-
-
-class HandWrittenActorCritic:
-    """The agent of gin/snake/actor_critic.gin as one function, with nothing that could be exchanged.
-
-    Args:
-      environment: jumanji's Snake.
-      num_updates: updates in a `run`.
-    """
-
-    def __init__(self, environment: Any, num_updates: int):
-        reset, step = jax.vmap(environment.reset), jax.vmap(environment.step)
-        network: Any = hk.without_apply_rng(hk.transform(_snake_network))
-        optimiser = optax.rmsprop(5e-4, decay=0.9)
-        num_envs, unroll_length = 512, 5
-        lambda_returns = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, None), out_axes=1)
-
-        def act(params, carry, key):
-            state, board = carry
-            action_key, reset_key = jax.random.split(key)
-            action = jax.random.categorical(action_key, network.apply(params, board)[0])
-            stepped, timestep = step(state, action)
-            fresh, first = reset(jax.random.split(reset_key, num_envs))
-
-            def select(x, y):
-                return jnp.where(timestep.last().reshape(-1, *[1] * (x.ndim - 1)), x, y)
-
-            carry = jax.tree.map(select, (fresh, first.observation.grid), (stepped, timestep.observation.grid))
-            ended = timestep.last().sum()
-            return carry, (board, action, timestep.reward, timestep.discount, ended)
-
-        def loss(params, boards, actions, rewards, discounts):
-            logits, values = jax.tree.map(
-                lambda x: x.reshape(unroll_length + 1, num_envs, -1),
-                network.apply(params, boards.reshape(-1, *boards.shape[2:])),
-            )
-            values = values[..., 0]
-            targets = jax.lax.stop_gradient(lambda_returns(rewards, 0.8 * discounts, values[1:], 0.95))
-            log_pi = jax.nn.log_softmax(logits[:-1])
-            log_prob = jnp.take_along_axis(log_pi, actions[..., None], -1)[..., 0]
-            policy = -(log_prob * jax.lax.stop_gradient(targets - values[:-1])).mean()
-            value = jnp.square(targets - values[:-1]).mean()
-            entropy = -(jnp.exp(log_pi) * log_pi).sum(-1).mean()
-            return policy + 0.5 * value - 0.01 * entropy
-
-        def update(carry, key):
-            params, opt_state, actor = carry
-            actor, (boards, actions, rewards, discounts, ended) = jax.lax.scan(
-                lambda actor, key: act(params, actor, key), actor, jax.random.split(key, unroll_length)
-            )
-            boards = jnp.concatenate([boards, actor[1][None]])
-            gradient = jax.grad(loss)(params, boards, actions, rewards, discounts)
-            updates, opt_state = optimiser.update(gradient, opt_state)
-            return (optax.apply_updates(params, updates), opt_state, actor), (rewards.sum(), ended.sum())
-
-        def run(carry, key):
-            carry, (rewards, ended) = jax.lax.scan(update, carry, jax.random.split(key, num_updates))
-            return carry, rewards.sum() / ended.sum()
-
-        key = jax.random.key(0)
-        state, timestep = reset(jax.random.split(key, num_envs))
-        params = network.init(key, timestep.observation.grid)
-        carry = (params, optimiser.init(params), (state, timestep.observation.grid))
-        self._carry = jax.tree.map(jnp.copy, carry)  # Donated: no buffer may be in it twice.
-        self._run = jax.jit(run, donate_argnums=0)
-        self._key = key
-
-    def run(self) -> float:
-        """Trains for `num_updates`; mean reward per episode."""
-        self._key, key = jax.random.split(self._key)
-        self._carry, episode_return = self._run(self._carry, key)
-        return float(jax.block_until_ready((self._carry, episode_return))[1])
-
-
-def _snake_network(boards):
-    """Logits and values of Snake boards `[N, 6, 6, 5]`."""
-
-    def torso(sizes):
-        x = jax.nn.relu(Convolution2D(32, 2, 2, 'SAME')(boards))
-        x = jax.nn.relu(Convolution2D(32, 2, 1, 'SAME')(x))
-        return hk.nets.MLP(sizes, activate_final=True)(hk.Flatten()(x))
-
-    return hk.Linear(4)(torso((64, 64))), hk.Linear(1)(torso((128, 128)))
 
 
 if __name__ == '__main__':

@@ -84,7 +84,7 @@ def _tables(description: Description) -> Iterator[rich.table.Table]:
         (path, *('' if x is None else str(x) for x in dataclasses.astuple(field)))
         for path, field in description.meta_parameters.items()
     ]
-    yield _table(['meta-parameter', 'initial value', 'bijector', 'low', 'high'], fields)
+    yield _table(['meta-parameter', 'numbers', 'initial value', 'bijector', 'low', 'high'], fields)
     heads = [
         (name, str(head.shape), '\n'.join(head.inner), '\n'.join(head.outer))
         for name, head in description.heads.items()

@@ -44,6 +44,7 @@ class Network:
       core: recurrent core after the torso; None for a feed-forward network.
       shared: whether all heads read one torso and core. If not, each head has a torso and core of its own.
       head_torsos: torsos of their own for the heads named here, whose core is then their own too.
+      head_bias: whether heads have one; a linear head without, on one-hot observations, is a table.
       num_groups: into how many groups of environments a sequence is split, to be passed through one after the other. A
         reverse pass then works on one group at a time and needs that much less memory, for one more forward pass.
 
@@ -55,6 +56,7 @@ class Network:
     core: Core | None = None
     shared: bool = True
     head_torsos: Mapping[str, Torso] = dataclasses.field(default_factory=dict)
+    head_bias: bool = True
     num_groups: int = 1
 
     def __post_init__(self):
@@ -147,7 +149,7 @@ class _Heads(hk.Module):
         outputs = {}
         for head, shape in self._heads.items():
             x = features[streams[head]]
-            x = hk.Linear(math.prod(shape), name=f'{head}_head')(x)
+            x = hk.Linear(math.prod(shape), self._network.head_bias, name=f'{head}_head')(x)
             outputs[head] = x.reshape(*x.shape[:-1], *shape)
         return outputs, next_state
 

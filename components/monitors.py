@@ -1,0 +1,52 @@
+"""Monitors: what else a run should tell of its agents, measured inside the compiled program."""
+
+import dataclasses
+from typing import Any, Protocol, cast
+
+import jax.numpy as jnp
+
+from components.environments.base import Batch, Environment
+from components.inner_loop import AgentState
+from components.networks.network import NetworkFunctions
+from components.types import Array, CompositionError
+
+
+class Monitor(Protocol):
+    """A frozen dataclass, which is asked after every step of the meta-optimiser."""
+
+    def check(self, environment: Environment) -> None:
+        """Raises CompositionError if this cannot be told of agents in that environment."""
+        ...
+
+    def __call__(self, agent: AgentState, network: NetworkFunctions, environment: Environment) -> Array:
+        """A scalar."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class StateValueError:
+    """Mean squared error of an agent's values of all states of a random walk, as it is at that moment, to the exact ones.
+
+    Args:
+      probability_right: of the policy whose values they are.
+      discount: of the values.
+      value_head: output that holds them, scalar.
+    """
+
+    probability_right: float = 0.5
+    discount: float = 1.0
+    value_head: str = 'value'
+
+    def check(self, environment: Environment) -> None:
+        if not (isinstance(environment, Batch) and hasattr(environment.environment, 'values')):
+            raise CompositionError(
+                f'StateValueError needs a Batch of RandomWalk, whose exact values are known, not {environment}'
+            )
+
+    def __call__(self, agent: AgentState, network: NetworkFunctions, environment: Environment) -> Array:
+        walk = cast(Any, environment).environment
+        observations = jnp.eye(walk.num_states)
+        first, core_state = jnp.ones(walk.num_states, bool), network.initial_state(walk.num_states)
+        outputs, _ = network.step(agent.params, observations, first, core_state)
+        exact = walk.values(agent.actor_state.environment.environment, self.probability_right, self.discount)
+        return jnp.mean(jnp.square(outputs[self.value_head] - exact))

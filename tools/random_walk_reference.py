@@ -1,0 +1,193 @@
+"""How well the values of the random walk that switches its reward can be tracked: by TD(lambda), at best, and by a run.
+
+    python tools/random_walk_reference.py
+    python tools/random_walk_reference.py --workdir runs/walk --periods 40
+
+The first prints the mean squared error over the 5 states, averaged over time, of always predicting 0, of TD(lambda) with the best
+step size and lambda of a grid, and of a predictor that knows the values and turns their sign when a reward first contradicts it;
+and how TD(lambda) recovers after a switch. The second goes on with the newest checkpoint of a run whose agent has
+`monitors.StateValueError`, a meta-step at a time, and prints how it recovers.
+"""
+
+import argparse
+import itertools
+import pathlib
+import sys
+from typing import NamedTuple
+
+# A checkout can be run whether or not it is installed, from any folder, and gin files can import what lies in that one.
+sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
+sys.path.append(str(pathlib.Path.cwd()))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+
+from agents.configuration import ConfigurationError
+from agents.launch import explained
+from agents.runs import restore_learner
+from components.environments.random_walk import RandomWalk
+from components.learner import Learner
+from components.meta_optimisers.base import LearnerState, over_axis
+
+STEP_SIZES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
+LAMBDAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+PHASES = (0, 30, 60, 120, 240, 480, 960)
+"""Steps after a switch between which errors are averaged."""
+
+
+class Tracking(NamedTuple):
+    """Mean squared errors of predictors by the number of steps since a switch, averaged over streams and switches.
+
+    Attributes:
+      td_lambda: of TD(lambda), `[step sizes, lambdas, switch_every]`.
+      detector: of the predictor that only has to find the sign, `[switch_every]`.
+    """
+
+    td_lambda: np.ndarray
+    detector: np.ndarray
+
+
+def track(key: jax.Array, num_streams: int = 256, num_periods: int = 10, skipped: int = 2) -> Tracking:
+    """Runs TD(lambda), tabular and with accumulating traces, on independent streams of the walk.
+
+    Args:
+      key: of the walks.
+      num_streams: averaged over.
+      num_periods: between switches, all in all.
+      skipped: periods at the start that do not count.
+    """
+    walk = RandomWalk()
+    n, period = walk.num_states, walk.switch_every
+    assert period is not None
+    exact = walk.values(walk.reset(key)[0])
+    alpha = jnp.array(STEP_SIZES)[:, None, None, None]
+    lambda_ = jnp.array(LAMBDAS)[:, None, None]
+    shape = len(STEP_SIZES), len(LAMBDAS), num_streams, n
+
+    def step(carry, key_and_time):
+        position, values, traces, guess = carry
+        key, time = key_and_time
+        sign = jnp.where(time // period % 2 == 0, 1.0, -1.0)
+        after = position + jnp.where(jax.random.bernoulli(key, shape=(num_streams,)), 1, -1)
+        right, over = after == n, (after < 0) | (after == n)
+        here, there = jax.nn.one_hot(position, n), jax.nn.one_hot(after, n)  # All zeros beyond the ends.
+        error = right * sign + (values * there).sum(-1) - (values * here).sum(-1)
+        traces = lambda_ * traces + here
+        values = values + alpha * error[..., None] * traces
+        guess = jnp.where(right, sign, guess)
+        carry = jnp.where(over, n // 2, after), values, jnp.where(over[:, None], 0, traces), guess
+        now = jnp.where((time + 1) // period % 2 == 0, 1.0, -1.0) * exact
+        wrong = jnp.square(guess[:, None] * exact - now).mean()
+        return carry, (jnp.square(values - now).mean((-1, -2)), wrong)
+
+    start = jnp.full(num_streams, n // 2), jnp.zeros(shape), jnp.zeros(shape), jnp.ones(num_streams)
+    times = jnp.arange(num_periods * period)
+    errors, wrong = jax.jit(lambda: jax.lax.scan(step, start, (jax.random.split(key, len(times)), times))[1])()
+
+    def by_phase(x):
+        x = np.roll(np.asarray(x), 1, 0)  # What is told after the last step of a period is measured after the switch.
+        return x.reshape(num_periods, period, *x.shape[1:])[skipped:].mean(0)
+
+    return Tracking(np.moveaxis(by_phase(errors), 0, -1), by_phase(wrong))
+
+
+def recovery(learner: Learner, num_periods: int) -> np.ndarray:
+    """Errors of a learner's agents between the `PHASES` after switches, averaged over seeds and switches.
+
+    Args:
+      learner: goes on from where it is; a meta-step at a time, so that these should be shorter than phases are.
+      num_periods: between switches, that it is watched for.
+
+    Raises:
+      ConfigurationError: if its agents have no `StateValueError`, or are not on a walk that switches.
+    """
+    environment = getattr(learner.agent.environment, 'environment', None)
+    if not (isinstance(environment, RandomWalk) and environment.switch_every):
+        raise ConfigurationError(f'the run is not on a RandomWalk that switches, but on {learner.agent.environment}')
+    if 'value_error' not in learner.agent.monitors:
+        raise ConfigurationError("the run does not monitor 'value_error' (Agent.monitors, monitors.StateValueError)")
+    step = over_axis(learner.meta_step, learner.num_seeds)
+    steps = num_periods * environment.switch_every // learner.agent.steps_per_meta_step
+
+    @jax.jit
+    def watch(state: LearnerState):
+        def advance(state: LearnerState, _):
+            state, metrics = step(state)
+            age = state.agents.actor_state.environment.environment.age[:, 0, 0]
+            return state, (metrics.logs['monitor/value_error'], age)
+
+        return jax.lax.scan(advance, state, length=steps)[1]
+
+    errors, ages = map(np.asarray, watch(learner.state))
+    return between_phases(errors.ravel(), ages.ravel() % environment.switch_every)
+
+
+def between_phases(errors: np.ndarray, phases: np.ndarray) -> np.ndarray:
+    """Means of errors `[N]` between successive `PHASES`, by the number of steps since a switch of each, `[N]`."""
+    bins = np.digitize(phases, PHASES) - 1
+    return np.array([errors[bins == i].mean() if (bins == i).any() else np.nan for i in range(len(PHASES) - 1)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      arguments: those of the command line if None.
+
+    Returns:
+      The exit status.
+    """
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument('--workdir', type=pathlib.Path, help='of a run, whose recovery is shown instead')
+    parser.add_argument('--checkpoint', type=int, help='number of meta-updates; by default the newest')
+    parser.add_argument('--periods', type=int, default=40, help='between switches, that the run is watched for')
+    parser.add_argument('--seed', type=int, default=0, help='of the walks of TD(lambda)')
+    args = parser.parse_args(arguments)
+    return explained(lambda: _show_run(args) if args.workdir else _show_references(args))
+
+
+def _show_run(args: argparse.Namespace) -> int:
+    run = restore_learner(args.workdir, args.checkpoint)
+    _print({f'{args.workdir}, checkpoint {run.checkpoint}': recovery(run.learner, args.periods)})
+    return 0
+
+
+def _show_references(args: argparse.Namespace) -> int:
+    tracking = track(jax.random.key(args.seed))
+    phases = np.arange(len(tracking.detector))
+    averages = tracking.td_lambda.mean(-1)
+
+    def best(errors: np.ndarray) -> tuple[str, np.ndarray]:
+        i, j = np.unravel_index(np.nanargmin(np.where(np.isfinite(errors), errors, np.inf)), errors.shape)
+        return f'TD({LAMBDAS[j]}), step size {STEP_SIZES[i]}', tracking.td_lambda[i, j]
+
+    zero = np.full(len(phases), float(np.square(RandomWalk().values(RandomWalk().reset(jax.random.key(0))[0])).mean()))
+    td_0 = np.where(np.arange(len(LAMBDAS)) == 0, averages, np.inf)
+    errors = {
+        'always 0': zero,
+        **dict([best(td_0), best(averages)]),
+        'knows the values, finds the sign': tracking.detector,
+    }
+    _print(
+        {name: between_phases(error, phases) for name, error in errors.items()},
+        {n: e.mean() for n, e in errors.items()},
+    )
+    return 0
+
+
+def _print(recoveries: dict[str, np.ndarray], averages: dict[str, float] | None = None) -> None:
+    columns = [f'{start}-{end}' for start, end in itertools.pairwise(PHASES)]
+    table = rich.table.Table('mean squared error, steps after a switch', *columns, 'all', box=rich.box.SIMPLE)
+    widths = np.diff(PHASES)
+    for name, errors in recoveries.items():
+        average = averages[name] if averages else float(errors @ widths / widths.sum())
+        table.add_row(name, *(f'{error:.4f}' for error in [*errors, average]))
+    rich.console.Console(width=200).print(table)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
