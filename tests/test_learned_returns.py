@@ -133,6 +133,21 @@ def test_the_output_can_be_added_to_a_known_return():
     np.testing.assert_allclose(both(values, log_rho, trajectory).target, expected, atol=1e-5)
 
 
+def test_targets_can_be_differentiated_where_inputs_are_exactly_zero():
+    returns = bound(LearnedReturn(('reward', 'log_rho', 'value'), GRU(5)))
+    values, log_rho, trajectory = make_data()
+
+    def slopes(x):
+        arguments = [jnp.full_like(array, x) for array in (values, log_rho, trajectory.reward)]
+        return jax.grad(lambda v, r, reward: returns(v, r, trajectory._replace(reward=reward)).target.sum(), (0, 1, 2))(
+            *arguments
+        )
+
+    for at_zero, beside in zip(slopes(0), slopes(1e-5), strict=True):
+        np.testing.assert_allclose(at_zero, beside, atol=1e-3)
+        assert np.any(np.abs(at_zero) > 0.01)
+
+
 @pytest.mark.parametrize('stop', [True, False])
 def test_values_that_are_shown_stop_the_gradient_if_told(stop):
     returns = bound(LearnedReturn(('next_value', 'value'), GRU(5), stop_value_inputs=stop))

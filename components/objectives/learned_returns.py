@@ -99,5 +99,6 @@ class LearnedReturn:
 
 
 def _compress(x: Array) -> Array:
-    """sign(x) log(1 + |x|)."""
-    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+    """sign(x) log(1 + |x|), whose derivative at 0 is 1; that of JAX's sign and abs there would make it 0."""
+    sign = jnp.where(x < 0, -1.0, 1.0)
+    return sign * jnp.log1p(sign * x)
