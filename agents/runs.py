@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -43,13 +43,38 @@ def restore_learner(directory: str | os.PathLike, checkpoint: int | str | None =
       ConfigurationError: if there is no such run or checkpoint.
       CheckpointError: if the checkpoint is damaged, or not of what the configuration says.
     """
+    with contextlib.closing(restore_learners(directory, [checkpoint])) as restored:
+        return next(restored)
+
+
+def restore_learners(
+    directory: str | os.PathLike, checkpoints: Sequence[int | str | None] | None = None
+) -> Generator[RestoredRun, None, None]:
+    """Reads checkpoints one after the other into one learner, so that what is compiled for one of them serves all.
+
+    Args:
+      directory: as for `restore_learner`.
+      checkpoints: each as for `restore_learner`; None for all that there are, from the oldest.
+
+    Yields:
+      The run as it was at each of them, until the next is asked for.
+
+    Raises:
+      ConfigurationError: if there is no such run, or one of the checkpoints is not there; before any is read.
+      CheckpointError: if the checkpoint that is next is damaged, or not of what the configuration says.
+    """
     with _checkpoints(directory) as checkpointer:
+        if checkpoints is None:
+            numbers = checkpointer.steps()
+        else:
+            numbers = [checkpointer.find(_number(checkpointer, checkpoint)) for checkpoint in checkpoints]
         configuration.load([pathlib.Path(directory) / workdir.CONFIG])
         experiment = configuration.build(Experiment)
         learner = Learner(experiment.agent, num_seeds=experiment.num_seeds, seed=experiment.seed)
-        restored = checkpointer.restore(learner.save(), _number(checkpointer, checkpoint))
-        learner.restore(restored.state)
-    return RestoredRun(experiment, learner, restored.step)
+        for number in numbers:
+            restored = checkpointer.restore(learner.save(), number)
+            learner.restore(restored.state)
+            yield RestoredRun(experiment, learner, restored.step)
 
 
 def find_checkpoint(directory: str | os.PathLike, checkpoint: int | str | None = None) -> int:

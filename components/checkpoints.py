@@ -106,8 +106,8 @@ class Checkpointer:
         best = None if newest is None else self._record(newest)['best']
         return best[0] if best else None
 
-    def find(self, step: int | None = None) -> int:
-        """Number of a checkpoint that is there: this one, or the newest if None.
+    def steps(self) -> list[int]:
+        """Numbers of all checkpoints, from the oldest.
 
         Raises:
           FileNotFoundError: if there is none.
@@ -116,6 +116,15 @@ class Checkpointer:
         steps = sorted(self._manager.all_steps())
         if not steps:
             raise FileNotFoundError(f'there are no checkpoints in {self._directory}')
+        return steps
+
+    def find(self, step: int | None = None) -> int:
+        """Number of a checkpoint that is there: this one, or the newest if None.
+
+        Raises:
+          FileNotFoundError: if there is none.
+        """
+        steps = self.steps()
         if step is not None and step not in steps:
             raise FileNotFoundError(f'there is no checkpoint {step} in {self._directory}, only {steps}')
         return steps[-1] if step is None else step

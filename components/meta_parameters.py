@@ -171,7 +171,7 @@ class MetaParameterSet:
     def bind(self, update_rule: Any, meta_params: MetaParams) -> Any:
         """The update rule with its learned fields replaced; nothing is validated again, as values may be traced."""
         for path, value in self.values(meta_params).items():
-            update_rule = _replace(update_rule, path.split('.'), value)
+            update_rule = replace_at(update_rule, path, value)
         return update_rule
 
 
@@ -188,6 +188,11 @@ def component_at(tree: Any, path: str) -> Any:
             )
         tree = children(tree)[name]
     return tree
+
+
+def replace_at(tree: Any, path: str, component: Any) -> Any:
+    """A copy of the tree with something else where a path leads, which exists. No constructor runs again."""
+    return _replace(tree, path.split('.'), component)
 
 
 def learnable_paths(tree: Any, prefix: str = '') -> dict[str, Any]:
