@@ -197,19 +197,17 @@ class Inspector:
         outputs = self._inner_loop.network.outputs(agent.params, trajectory)
         component = component_at(rule, self._path)
         if isinstance(component, LearnedPolicyGradient):
-            target, derivatives = _policy_target(component, outputs, trajectory)
+            target, slopes = _policy_target(component, outputs, trajectory)
             ratio = log_rho(outputs[component.policy_head], trajectory)
             inputs = ReturnInputs(critic_values(outputs), ratio, trajectory)
             known = known_estimates(self.known, inputs).advantage
         else:
             inputs = return_inputs(rule, self._path, outputs, trajectory)
-            target, derivatives = component(*inputs).target, return_derivatives(component, inputs)
+            target, slopes = component(*inputs).target, return_derivatives(component, inputs)
             known = known_estimates(self.known, inputs).target
         pairs = pairs_within_episodes(trajectory)
         has_scale = not isinstance(component, LearnedPolicyGradient)
-        return Inspection(
-            target, known, derivatives, {name: pairs[name] for name in derivatives}, trajectory.mask, has_scale
-        )
+        return Inspection(target, known, slopes, {name: pairs[name] for name in slopes}, trajectory.mask, has_scale)
 
 
 def sample_trajectories(
