@@ -1,10 +1,20 @@
 """Shared by all tests."""
 
 import os
+import signal
 
 import gin
 import jax
+import jaxlib
 import pytest
+
+pytest.register_assert_rewrite('tests.environments_for_tests')  # It holds checks, whose failures should say as much.
+
+# Most of the time of tests goes into making machine code, half of it into one stage that has a faster, older form. XLA reads
+# its flags once, at its first use, and ends a process that names one it does not know: hence the versions.
+if jaxlib.version.__version_info__[:2] == (0, 10):
+    flags = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flags}'
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -22,11 +32,14 @@ def _compile_fast(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _clean_configuration():
-    """Every test starts without bindings."""
+def _clean_process():
+    """Every test starts without bindings, and leaves the handlers of signals that it found, which a run replaces."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     gin.clear_config()
     yield
     gin.clear_config()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
