@@ -43,8 +43,12 @@ def lifetime_of(dtype=jnp.float32, **kwargs):
     return recorded_lifetime(learner, dtype)
 
 
+def estimate_of(lifetime, differentiation):
+    return jax.jit(lambda meta_params: lifetime.estimate(meta_params, differentiation))(lifetime.meta_params)
+
+
 def gradient_of(lifetime, differentiation):
-    estimate = jax.jit(lambda meta_params: lifetime.estimate(meta_params, differentiation))(lifetime.meta_params)
+    estimate = estimate_of(lifetime, differentiation)
     return np.array([estimate.gradient[path] for path in sorted(estimate.gradient)])
 
 
@@ -85,7 +89,7 @@ def test_exact_modes_agree_with_and_without_rematerialisation(x64):
 
 def test_what_came_through_each_update_adds_up(x64):
     lifetime = lifetime_of(jnp.float64)
-    estimate = lifetime.estimate(lifetime.meta_params, Mixed())
+    estimate = estimate_of(lifetime, Mixed())
     for path, gradient in estimate.gradient.items():
         assert np.all(estimate.by_update[path] != 0)
         np.testing.assert_allclose(estimate.by_update[path].sum(), gradient, rtol=1e-10)
@@ -93,7 +97,7 @@ def test_what_came_through_each_update_adds_up(x64):
 
 def test_truncation_leaves_what_came_through_the_last_update(x64):
     plain = lifetime_of(jnp.float64, meta_optimiser=meta_gradient(num_inner_steps=3))
-    whole = plain.estimate(plain.meta_params, Mixed()).by_update
+    whole = estimate_of(plain, Mixed()).by_update
     truncated = gradient_of(plain, Truncated())
     np.testing.assert_allclose(truncated, [whole[path][-1] for path in sorted(whole)], rtol=1e-9)
     one = lifetime_of(jnp.float64, meta_optimiser=meta_gradient())
@@ -105,17 +109,20 @@ def test_truncation_of_a_mixture_averages_one_step_meta_gradients(x64):
     lifetime = lifetime_of(jnp.float64)
     loop, optimiser = lifetime.inner_loop, lifetime.meta_optimiser
     agent, expected = lifetime.agent, 0.0
-    for _ in range(3):
 
-        def loss(meta_params, agent=agent):
+    @jax.jit
+    def step(meta_params, agent):
+        def loss(meta_params):
             moved, _ = loop.advance(meta_params, agent)
             outputs = loop.network.outputs(moved.params, moved.trajectory)
             targets = optimiser.objective.targets(jax.lax.stop_gradient(outputs), moved.trajectory)
-            return optimiser.objective.loss(outputs, targets, moved.trajectory)[0].mean()
+            return optimiser.objective.loss(outputs, targets, moved.trajectory)[0].mean(), moved
 
-        gradient = jax.grad(loss)(lifetime.meta_params)
+        return jax.grad(loss, has_aux=True)(meta_params)
+
+    for _ in range(3):
+        gradient, agent = step(lifetime.meta_params, agent)
         expected += np.array([gradient[path] for path in sorted(gradient)]) / 3
-        agent, _ = loop.advance(lifetime.meta_params, agent)
     np.testing.assert_allclose(gradient_of(lifetime, Truncated()), expected, rtol=1e-8)
 
 

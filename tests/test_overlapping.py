@@ -35,6 +35,22 @@ def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
     learner = make_learner(**kwargs)
     rows = []
     learner._logger.write = rows.append
+
+    @jax.jit  # Once for each number of trajectories.
+    def gradient(meta_params, start, trajectories):
+        size = trajectories.reward.shape[0]
+        optimiser = meta_gradient(num_inner_steps=size, **kwargs)
+        loss = optimiser.lifetime_loss
+        if kwargs.get('step_weights'):
+            weights = Uniform()(3)[:size]  # Those of the steps that are there, at the end.
+
+            def loss(by_update, agent, inner_loop):
+                losses, lifetime = optimiser.lifetime_losses(by_update, agent, inner_loop)
+                return jnp.asarray(weights) @ losses[-len(weights) :], lifetime
+
+        loop, again = replay(learner.inner_loop, start, Recording(trajectories))
+        return optimiser.differentiation(loss, meta_params, size, again, loop).gradient[DISCOUNT]
+
     history = []
     for _ in range(NUM_STEPS):
         meta_params, agent = jax.tree.map(lambda x: x[0], (learner.state.meta_params, learner.state.agents))
@@ -45,24 +61,7 @@ def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
 
         latest = history[-3:]
         acted = [agent.trajectory for agent in latest[1:]] + [pending]
-        recording = Recording(jax.tree.map(lambda *xs: jnp.stack(xs), *acted))
-        kept = {'num_inner_steps': len(latest), **kwargs}
-        optimiser = meta_gradient(**kept)
-        if kwargs.get('step_weights'):
-            weights = Uniform()(3)[: len(latest)]  # Those of the steps that are there, at the end.
-
-            def loss(by_update, agent, inner_loop, optimiser=optimiser, weights=weights):
-                losses, lifetime = optimiser.lifetime_losses(by_update, agent, inner_loop)
-                return jnp.asarray(weights) @ losses[-len(weights) :], lifetime
-        else:
-            loss = optimiser.lifetime_loss
-
-        def gradient(meta_params, start, recording, optimiser=optimiser, loss=loss):
-            loop, again = replay(learner.inner_loop, start, recording)
-            size = optimiser.num_inner_steps
-            return optimiser.differentiation(loss, meta_params, size, again, loop).gradient[DISCOUNT]
-
-        expected = jax.jit(gradient)(meta_params, latest[0], recording)
+        expected = gradient(meta_params, latest[0], jax.tree.map(lambda *xs: jnp.stack(xs), *acted))
         actual = rows[-1][f'meta_gradient/{DISCOUNT}'][0]
         np.testing.assert_allclose(actual, expected, rtol=2e-3)
         assert expected != 0
