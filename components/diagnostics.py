@@ -93,13 +93,13 @@ class RecordedLifetime(NamedTuple):
             return self.meta_optimiser.lifetime_loss(by_update, self.agent, self.inner_loop, fixed)[0]
 
         def compare(path: str, meta_param: Any) -> Comparison:
-            direction = _direction(meta_param)
+            along = direction(meta_param)
 
             def moved(sign: int) -> dict[str, Any]:
-                return {**self.meta_params, path: jax.tree.map(lambda x, d: x + sign * step * d, meta_param, direction)}
+                return {**self.meta_params, path: jax.tree.map(lambda x, d: x + sign * step * d, meta_param, along)}
 
             slope = (loss(moved(1)) - loss(moved(-1))) / (2 * step)
-            return Comparison(float(optax.tree.vdot(gradient[path], direction)), float(slope))
+            return Comparison(float(optax.tree.vdot(gradient[path], along)), float(slope))
 
         return {path: compare(path, meta_param) for path, meta_param in self.meta_params.items()}
 
@@ -139,9 +139,9 @@ def _first_lifetime(state: LearnerState) -> tuple[MetaParams, AgentState]:
     return meta_params, jax.tree.map(lambda x: x[0], agents)
 
 
-def _direction(meta_param: Any) -> Any:
-    """1 for a scalar; for anything larger a random direction of length 1."""
+def direction(meta_param: Any) -> Any:
+    """What a meta-parameter is moved along: 1 for a scalar; for anything larger a random direction of length 1."""
     if isinstance(meta_param, jax.Array) and meta_param.ndim == 0:
         return jnp.ones_like(meta_param)
-    direction = normal_like(jax.random.key(0), meta_param)
-    return optax.tree.scale(1 / optax.tree.norm(direction), direction)
+    drawn = normal_like(jax.random.key(0), meta_param)
+    return optax.tree.scale(1 / optax.tree.norm(drawn), drawn)
