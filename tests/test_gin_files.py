@@ -23,7 +23,9 @@ TINY = ['TOTAL_ENV_STEPS = 10_000', 'NUM_ENVS = 3', 'UNROLL_LENGTH = 4']
 
 
 def build(file, *bindings):
-    configuration.load([file], [*TINY, *bindings])
+    # A reward has to come within a trajectory this short, for weights of rewards to have a gradient.
+    undelayed = ['wrappers.DelayedReward.delay = 2'] if 'intrinsic_reward' in file else []
+    configuration.load([file], [*TINY, *undelayed, *bindings])
     return configuration.build(Experiment)
 
 
