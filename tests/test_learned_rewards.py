@@ -140,14 +140,14 @@ def test_a_learned_return_function_is_a_sum_of_weighted_rewards():
             expected = 0.9 ** (last + 1 - t) * DISCOUNT[last, b] * values[last + 1, b]
             for j in range(t, last + 1):
                 key = linear(weights, 'key', np.concatenate([seen[j], np.eye(3)[trajectory.action[j, b]]]))
-                weight = np.exp(query @ key / 2 + (j - t) * drift)
+                weight = 2 / (1 + np.exp(-(query @ key / 2 + (j - t) * drift)))
                 expected += 0.9 ** (j - t) * weight * trajectory.reward[j, b]
             np.testing.assert_allclose(estimate.target[t, b], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(estimate.advantage, estimate.target - values[:-1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_hand_computed_learned_return_function():
-    """Rewards 1 and 2, then a termination. The drift alone is not 0: log 3, so that each step away triples the weight."""
+    """Rewards 1 and 2, then a termination. The drift alone is not 0: log 3, so that a step away weighs 2 * 3 / 4."""
     returns = RewardWeightedReturn(LambdaReturn(0.5, 1.0), TORSO)
     weights = returns.init_weights(jax.random.key(0), SPEC)
     weights['drift']['b'] = jnp.log(jnp.array([3.0]))
@@ -159,8 +159,8 @@ def test_a_hand_computed_learned_return_function():
     )
     returns = dataclasses.replace(returns, weights=weights)
     estimate = returns(np.ones((3, 1), np.float32), np.zeros((2, 1), np.float32), trajectory)
-    np.testing.assert_allclose(estimate.target[:, 0], [1 + 0.5 * 3 * 2, 2], rtol=1e-6)
-    np.testing.assert_allclose(estimate.advantage[:, 0], [3, 1], rtol=1e-6)
+    np.testing.assert_allclose(estimate.target[:, 0], [1 + 0.5 * 1.5 * 2, 2], rtol=1e-6)
+    np.testing.assert_allclose(estimate.advantage[:, 0], [1.5, 1], rtol=1e-6)
 
 
 def test_no_reward_counts_beyond_an_end_and_every_other_one_does():
@@ -219,7 +219,7 @@ def test_every_network_has_its_path():
     heads = ['reward', 'potential', 'query', 'target']
     assert [head in meta_params[path] for path, head in zip(paths, heads, strict=True)] == [True] * 4
     assert sorted(learned(NESTED).meta_parameters.parameters) == sorted(paths)
-    with pytest.raises(CompositionError, match=r'^objective.returns.returns.weights, .* no meta-parameter'):
+    with pytest.raises(CompositionError, match=r'objective.returns.returns.weights.* no meta-parameter'):
         learned(NESTED, meta_parameters=MetaParameterSet({WEIGHTS: Weights()}))
 
 
@@ -259,11 +259,6 @@ def test_a_scale_of_zero_gives_the_same_run():
     plain = trained(learned(base, meta_optimiser=Fixed()), 10)
     zero = trained(learned(IntrinsicReward(base, TORSO, 0.0), meta_optimiser=Fixed()), 10)
     jax.tree.map(np.testing.assert_array_equal, zero, plain)
-
-
-def test_a_scale_of_zero_has_nothing_to_learn():
-    with pytest.raises(CompositionError, match='exactly zero'):
-        trained(learned(IntrinsicReward(LambdaReturn(), TORSO, 0.0)), 1)
 
 
 def test_the_first_update_of_a_learned_return_function_is_the_ordinary_one():

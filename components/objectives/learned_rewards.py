@@ -121,12 +121,14 @@ class RewardWeightedReturn:
 
     From s_t, reward r_{j+1} counts w_{t,j} times what it counts in `returns`,
 
-        w_{t,j} = exp(q(s_t) . k(s_j, a_j) / sqrt(F) + (j - t) d(s_t)),
+        w_{t,j} = 2 sigmoid(q(s_t) . k(s_j, a_j) / sqrt(F) + (j - t) d(s_t)),
 
     so that around an n-step return, `LambdaReturn(discount, 1.0)`, G_t is a sum of beta_{t,i} r_{t+i+1} with beta_{t,i} =
-    discount^i w_{t,t+i}. q and d start at 0, hence all weights at 1: the first update is that of `returns`. The value that is
-    bootstrapped from, at the end of the trajectory and at a truncation, counts as it does in `returns`, and nothing beyond an end
-    or a restart counts, as nothing does there. It takes `T` returns of a trajectory, so time and memory `[T, T, B]`.
+    discount^i w_{t,t+i}. q and d start at 0, hence all w at 1: the first update is that of `returns`. They stay between 0 and 2, as
+    an exponential in place of the sigmoid was seen to overflow.
+
+    The value that is bootstrapped from, at the end of the trajectory and at a truncation, counts as it does in `returns`, and
+    nothing beyond an end or a restart counts, as nothing does there. It takes `T` returns of a trajectory, `[T, T, B]` numbers.
 
     Args:
       returns: of the weighted rewards.
@@ -164,11 +166,10 @@ class RewardWeightedReturn:
             query = hk.Linear(size, w_init=jnp.zeros, name='query')(features)
             drift = hk.Linear(1, w_init=jnp.zeros, name='drift')(features)
             earned = hk.Linear(size, name='key')(jnp.concatenate([features, actions], -1))
-            # Rewards before t count nothing; without the bound their weights could grow all the same.
-            distance = jnp.maximum(jnp.arange(num_steps) - jnp.arange(num_steps)[:, None], 0)
-            return jnp.exp(
-                jnp.einsum('tbf,jbf->tjb', query, earned) / size**0.5 + distance[..., None] * drift[..., 0][:, None]
-            )
+            steps = jnp.arange(num_steps)
+            distance = (steps - steps[:, None])[..., None]
+            score = jnp.einsum('tbf,jbf->tjb', query, earned) / size**0.5 + distance * drift[:, None, :, 0]
+            return 2 * jax.nn.sigmoid(score)
 
         return hk.without_apply_rng(hk.transform(reward_weights))
 
