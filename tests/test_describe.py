@@ -128,7 +128,7 @@ c/torsos.MLP.hidden_sizes = [6]
     inner, built = settings['torso'].parts, configuration.build(network.Network)
     assert built.torso.torso.hidden_sizes == [2]  # An unscoped reference is built in the scope around it.
     assert built.torso.core.hidden_sizes == [1]  # One with a scope is not.
-    assert check_against(inner, built.torso) == 6
+    assert check_against(inner, built.torso) == 8
 
     line = (HEADER + text).splitlines().index
     sizes = {name: setting for name, setting in by_path(settings).items() if 'hidden_sizes' in name}
@@ -182,7 +182,7 @@ def test_heads_are_told_with_who_reads_them():
     heads = describe(['gin/snake/bootstrapped_outer_critic.gin'], [binding]).heads
     terms, outer = 'update_rule.objective.terms', 'meta_optimiser.objective'
     assert heads == {
-        'logits': Head((4,), (f'{terms}.actor_critic', f'{terms}.outer_critic'), (outer,)),
+        'logits': Head((4,), (f'{terms}.actor_critic', f'{terms}.outer_critic.policy'), (outer,)),
         'value': Head((), (f'{terms}.actor_critic',), ('meta_optimiser',)),  # What it matches itself.
         'outer_value': Head((), (f'{terms}.outer_critic',), (outer,)),
     }
@@ -226,7 +226,7 @@ def test_tables_for_people(capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ['│', '└──', 'batch_size', '64', '%NUM_ENVS', at('gin/catch/actor_critic.gin', 'NUM_ENVS =')] in rows
     assert ['│', '│', '│', '├──', 'discount', '0.8,', 'learned', at(CATCH, 'LambdaReturn.discount')] in rows
-    assert ['objective.returns.discount', '0.8', 'Sigmoid', '0.0', '1.0'] in rows
+    assert ['objective.returns.discount', '1', '0.8', 'Sigmoid', '0.0', '1.0'] in rows
     assert ['value', '()', 'update_rule.objective', 'meta_optimiser.objective'] in rows
     assert ['total', '7,684'] in rows
     assert any('transforms' in row for row in rows)

@@ -14,7 +14,7 @@ from jumanji.environments import Snake
 
 from components.environments.adapters import GymnaxEnvironment, JumanjiEnvironment
 from components.environments.base import Batch
-from components.environments.catch import Catch, CatchState, HostCatch
+from components.environments.catch import Catch, CatchState, HostCatch, look_ahead_return
 from components.environments.host import HostEnvironment
 from tests.environments_for_tests import (
     FIRST,
@@ -294,3 +294,17 @@ def test_both_catches_are_one_game(rows, columns):
 def test_catch_needs_a_grid(catch, rows, columns):
     with pytest.raises(ValueError, match='rows'):
         catch(rows, columns)
+
+
+@pytest.mark.parametrize(
+    ('rows', 'columns', 'expected'),
+    [
+        (6, 11, (-0.818, -0.455, -0.091, 0.273, 0.636, 1.0)),
+        (11, 6, (-0.667, -0.107, 0.346, 0.686, 0.904, 1.0)),
+        (10, 5, (-0.600, 0.042, 0.526, 0.846, 1.0, 1.0)),
+    ],
+)
+def test_return_of_who_looks_a_few_steps_ahead(rows, columns, expected):
+    for num_steps, episode_return in enumerate(expected):
+        assert look_ahead_return(rows, columns, num_steps) == pytest.approx(episode_return, abs=5.1e-4)
+    assert look_ahead_return(rows, columns, 99) == pytest.approx(1)

@@ -65,15 +65,18 @@ def make_trajectory(reward, discount, mask):
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _estimate(make, fields, values, log_rho, trajectory):
-    bound = MetaParameterSet({name: Scalar() for name in fields}).bind(make(), fields)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _estimate(make, flags, numbers, values, log_rho, trajectory):
+    bound = MetaParameterSet({name: Scalar() for name in numbers}).bind(make(**dict(flags)), numbers)
     return bound(values, log_rho, trajectory)
 
 
 def estimate(returns, values, log_rho, trajectory):
-    """`returns(values, log_rho, trajectory)`, compiled once for all values of the fields."""
-    return _estimate(type(returns), dataclasses.asdict(returns), values, log_rho, trajectory)
+    """`returns(values, log_rho, trajectory)`, compiled once for all values of the numeric fields."""
+    fields = dataclasses.asdict(returns).items()
+    flags = tuple((name, value) for name, value in fields if isinstance(value, bool))
+    numbers = {name: value for name, value in fields if not isinstance(value, bool)}
+    return _estimate(type(returns), flags, numbers, values, log_rho, trajectory)
 
 
 def last_of_segment(trajectory, t, b):
@@ -142,6 +145,18 @@ def assert_close_where_unmasked(actual, expected, trajectory, rtol=1e-5, atol=1e
         assert x.shape == mask.shape
         assert np.isfinite(x).all()
         np.testing.assert_allclose(np.asarray(x)[mask], np.asarray(y)[mask], rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_without_bootstrapping_a_return_is_of_the_rewards_on_the_trajectory(case):
+    values, log_rho, trajectory = make_data(CASES[case])
+    target, advantage = estimate(LambdaReturn(0.9, 1.0, bootstrap=False), values, log_rho, trajectory)
+    for t, b in np.ndindex(*trajectory.mask.shape):
+        last = last_of_segment(trajectory, t, b)
+        expected = sum(0.9 ** (i - t) * float(trajectory.reward[i, b]) for i in range(t, last + 1))
+        if trajectory.mask[t, b]:
+            assert target[t, b] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            assert advantage[t, b] == pytest.approx(expected - values[t, b], rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize('case', CASES)
