@@ -107,8 +107,8 @@ class HandWrittenFRODO:
         environment, num_envs = Batch(Catch(10, 9), 64), 64
         network: Any = hk.without_apply_rng(hk.transform(_catch_network))
         target_network: Any = hk.without_apply_rng(hk.transform(_target_network))
-        inner = optax.chain(optax.scale_by_rms(decay=0.9, eps=1e-8), optax.scale(-5e-4))
-        outer = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(3e-3, eps_root=1e-8))
+        inner = optax.chain(optax.scale_by_adam(eps_root=1e-8), optax.scale(-5e-4))
+        outer = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(1e-3, eps_root=1e-8))
         lambda_returns = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, None, None), out_axes=1)
 
         def act(params, actor, key, num_steps):
@@ -151,7 +151,7 @@ class HandWrittenFRODO:
             boards, _, rewards, discounts = validation
             values = jax.lax.stop_gradient(network.apply(params, boards)[1])
             targets = lambda_returns(rewards, discounts, values[1:], 1.0, False)
-            outer_loss = loss(params, targets, targets - values[:-1], validation, ENTROPY_COST)
+            outer_loss = loss(params, targets, targets - values[:-1], validation, 0.0)
             return outer_loss, (params, opt_state, actor, trajectory)
 
         def meta_step(carry, key):
