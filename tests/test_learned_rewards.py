@@ -10,7 +10,6 @@ import pytest
 
 from components.behaviours import Behaviour
 from components.diagnostics import compare_with_finite_differences
-from components.environments.catch import Catch
 from components.learner import Learner
 from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.validation import TrainingTrajectory
@@ -23,39 +22,15 @@ from components.objectives.learned_rewards import IntrinsicReward, PotentialShap
 from components.objectives.returns import LambdaReturn, LeakyVTrace
 from components.optimisers import Optimiser
 from components.policies import Constant
-from components.types import CompositionError, Trajectory
+from components.types import CompositionError
 from components.update_rule import UpdateRule
 from tests.agents_for_tests import make_agent, meta_gradient
+from tests.trajectories_for_tests import BATCH_SIZE, DISCOUNT, MASK, NUM_STEPS, SPEC, make_data
 
-SPEC = Catch(4, 3).spec()
 WEIGHTS = 'objective.returns.weights'
 TORSO = MLP((4,))
 REWARDS_ALONE = LambdaReturn(0.0, 0.0)  # Its targets are the rewards that it is handed.
-NUM_STEPS, BATCH_SIZE = 6, 3
-# A termination in the middle of column 0, a truncation whose restart is step 3 of column 1, nothing in column 2.
-DISCOUNT = np.ones((NUM_STEPS, BATCH_SIZE), np.float32)
-DISCOUNT[2, 0] = DISCOUNT[3, 1] = 0
-MASK = np.ones((NUM_STEPS, BATCH_SIZE), np.float32)
-MASK[3, 1] = 0
 LAST = {0: [2, 2, 2, 5, 5, 5], 1: [2, 2, 2, 3, 5, 5], 2: [5] * 6}  # Step that a return from each step reaches.
-
-
-def make_data(seed=0):
-    random = np.random.default_rng(seed)
-    shape = (NUM_STEPS, BATCH_SIZE)
-    values = random.normal(size=(NUM_STEPS + 1, BATCH_SIZE)).astype(np.float32)
-    log_rho = random.normal(size=shape).astype(np.float32)
-    trajectory = Trajectory(
-        observation=random.uniform(size=(NUM_STEPS + 1, BATCH_SIZE, 4, 3)).astype(np.float32),
-        first=np.zeros((NUM_STEPS + 1, BATCH_SIZE), bool),
-        action=random.integers(3, size=shape),
-        reward=(3 * random.normal(size=shape) * MASK).astype(np.float32),
-        discount=DISCOUNT,
-        mask=MASK,
-        behaviour_logits=np.zeros((*shape, 3), np.float32),
-        core_state={},
-    )
-    return values, log_rho, trajectory
 
 
 def bound(returns, seed=0):

@@ -11,7 +11,7 @@ from acme import specs
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import MLP, Torso
 from components.objectives.base import weigh
-from components.objectives.returns import next_mask
+from components.objectives.returns import ends
 from components.policies import num_actions, of_actions
 from components.types import Array, Logs, Outputs, Trajectory
 
@@ -93,9 +93,8 @@ class LearnedPolicyGradient:
         probability = jnp.exp(of_actions(jax.nn.log_softmax(logits), trajectory.action))
         if self.stop_inputs:
             probability, predictions = jax.lax.stop_gradient((probability, predictions))
-        is_end = (trajectory.discount == 0) | (next_mask(trajectory) == 0)
         policy, log_prediction = self._network().apply(
-            self.weights, trajectory.reward, trajectory.discount, probability, predictions, is_end
+            self.weights, trajectory.reward, trajectory.discount, probability, predictions, ends(trajectory)
         )
         return LearnedTargets(policy, jnp.exp(log_prediction), log_prediction)
 

@@ -11,7 +11,7 @@ from acme import specs
 
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import Torso
-from components.objectives.returns import ReturnEstimate, Returns, next_mask
+from components.objectives.returns import ReturnEstimate, Returns, ends
 from components.types import Array, Trajectory
 
 INPUTS = ('reward', 'discount', 'next_value', 'value', 'log_rho')
@@ -66,8 +66,7 @@ class LearnedReturn:
 
     def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
         inputs = dict.fromkeys(INPUTS, jnp.zeros((1, 1)))
-        observation = jax.tree.map(lambda s: jnp.zeros((1, 1, *s.shape), s.dtype), spec.observations)
-        return self._network().init(key, inputs, observation, jnp.zeros((1, 1), bool))
+        return self._network().init(key, inputs, example_observation(spec), jnp.zeros((1, 1), bool))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         shown = jax.lax.stop_gradient(values) if self.stop_value_inputs else values
@@ -78,10 +77,8 @@ class LearnedReturn:
             'value': _compress(shown[:-1]),
             'log_rho': _compress(log_rho),
         }
-        # What is beyond the last step of an episode, or of the trajectory before a restart, is another story.
-        is_end = (trajectory.discount == 0) | (next_mask(trajectory) == 0)
         next_observation = jax.tree.map(lambda x: x[1:], trajectory.observation)
-        target = self._network().apply(self.weights, inputs, next_observation, is_end)
+        target = self._network().apply(self.weights, inputs, next_observation, ends(trajectory))
         if self.base is not None:
             target += self.base(values, log_rho, trajectory).target
         return ReturnEstimate(target, target - values[:-1])
@@ -96,6 +93,11 @@ class LearnedReturn:
             return hk.Linear(1, name='target')(hidden)[..., 0]
 
         return hk.without_apply_rng(hk.transform(forward))
+
+
+def example_observation(spec: specs.EnvironmentSpec) -> Any:
+    """Observations, leaves `[1, 1, ...]`, that a network can be initialised with."""
+    return jax.tree.map(lambda s: jnp.zeros((1, 1, *s.shape), s.dtype), spec.observations)
 
 
 def _compress(x: Array) -> Array:

@@ -15,6 +15,7 @@ from acme import specs
 
 from components.networks.torsos import Torso
 from components.objectives.base import weigh
+from components.objectives.learned_returns import example_observation
 from components.objectives.returns import ReturnEstimate, Returns
 from components.policies import num_actions, of_actions
 from components.types import Array, Trajectory
@@ -52,7 +53,7 @@ class IntrinsicReward:
         return self.returns.is_on_policy
 
     def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
-        return self._network(num_actions(spec)).init(key, _example(spec))
+        return self._network(num_actions(spec)).init(key, example_observation(spec))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         of_all = self._network(trajectory.behaviour_logits.shape[-1]).apply(self.weights, _acted_on(trajectory))
@@ -100,7 +101,7 @@ class PotentialShaping:
         return self.returns.is_on_policy
 
     def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
-        return self._network().init(key, _example(spec))
+        return self._network().init(key, example_observation(spec))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         potential = self._network().apply(self.weights, trajectory.observation)
@@ -147,7 +148,7 @@ class RewardWeightedReturn:
         return self.returns.is_on_policy
 
     def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
-        return self._network().init(key, _example(spec), jnp.zeros((1, 1, num_actions(spec))))
+        return self._network().init(key, example_observation(spec), jnp.zeros((1, 1, num_actions(spec))))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         actions = jax.nn.one_hot(trajectory.action, trajectory.behaviour_logits.shape[-1], dtype=values.dtype)
@@ -177,8 +178,3 @@ class RewardWeightedReturn:
 def _acted_on(trajectory: Trajectory) -> Any:
     """Observations that actions were chosen from, leaves `[T, B, ...]`."""
     return jax.tree.map(lambda x: x[:-1], trajectory.observation)
-
-
-def _example(spec: specs.EnvironmentSpec) -> Any:
-    """Observations, leaves `[1, 1, ...]`, that a network can be initialised with."""
-    return jax.tree.map(lambda s: jnp.zeros((1, 1, *s.shape), s.dtype), spec.observations)

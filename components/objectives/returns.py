@@ -138,6 +138,11 @@ class LeakyVTrace:
         return ReturnEstimate(values[:-1] + error, rho * (target - values[:-1]))
 
 
+def ends(trajectory: Trajectory) -> Array:
+    """Whether no return reaches through a transition: an episode ends with it, or a restart follows. Bool `[T, B]`."""
+    return (trajectory.discount == 0) | (next_mask(trajectory) == 0)
+
+
 def next_mask(trajectory: Trajectory) -> Array:
     """Mask of the transition after each one, `[T, B]`; 1 after the last, where there is only a value to bootstrap from."""
     return jnp.concatenate([trajectory.mask[1:], jnp.ones_like(trajectory.mask[:1])])
