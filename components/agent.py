@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from components.behaviours import Behaviour
 from components.environments.base import Environment
 from components.meta_optimisers.base import Fixed, MetaOptimiser
-from components.meta_parameters import MetaParameterSet, components_of
+from components.meta_parameters import MetaParameterSet, components_of, learnable_paths, schedules_of
 from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
 from components.objectives.base import merge_heads
@@ -74,6 +75,7 @@ class Agent:
         try:
             meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
             self.meta_optimiser.check(self.update_rule, meta_params, self.num_lifetimes)
+            _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
         except ValueError as error:
             raise CompositionError(str(error)) from error
 
@@ -90,7 +92,7 @@ class Agent:
         return [
             f'{path} takes what {self.behaviour} does for what the policy would do: choose a return that corrects for it, '
             'as returns.LeakyVTrace'
-            for path, component in components_of(self.update_rule.objective, 'objective').items()
+            for path, component in components_of(self.update_rule).items()
             if getattr(component, 'is_on_policy', False)
         ]
 
@@ -118,3 +120,14 @@ class Agent:
             return self.network.functions(spec, heads)
         except ValueError as error:
             raise CompositionError(f'network and objectives do not fit: {error}') from error
+
+
+def _check_is_constant(component: Any, prefix: str) -> None:
+    """Raises ValueError if something below a component waits to be learned or scheduled, as fields of an update rule do."""
+    networks = {path for path, default in learnable_paths(component, prefix).items() if callable(default)}
+    waiting = sorted(networks | {f'{prefix}{path}' for path in schedules_of(component)})
+    if waiting:
+        raise ValueError(
+            f'{", ".join(waiting)}: what the meta-optimiser judges by stays what it is, so that no network in it is learned '
+            'and no number scheduled; these belong to the update rule'
+        )

@@ -10,10 +10,10 @@ import optax
 from components.actors import Actor
 from components.behaviours import Behaviour
 from components.environments.base import Environment
-from components.meta_parameters import MetaParameterSet
+from components.meta_parameters import MetaParameterSet, replace_all, schedules_of
 from components.networks.network import NetworkFunctions
 from components.policies import Policy
-from components.types import Array, EpisodeTotals, Logs, MetaParams, Metrics, OptState, Params, Trajectory
+from components.types import Array, EpisodeTotals, Logs, MetaParams, Metrics, OptState, Params, Trajectory, Values
 from components.update_rule import UpdateRule
 
 
@@ -23,6 +23,7 @@ class AgentState(NamedTuple):
     Attributes:
       params: its weights (theta).
       opt_state: of its inner optimiser.
+      age: updates that it has taken, int32 scalar; of the first agents, where lifetimes end, some are counted as older.
       behaviour: the weights that are acted with later, if not those; empty on-policy.
       actor_state: where its acting stands; only `act` looks into it.
       trajectory: the latest, not learned from yet; acted with `params` unless the behaviour is off-policy.
@@ -31,6 +32,7 @@ class AgentState(NamedTuple):
 
     params: Params
     opt_state: OptState
+    age: Array
     behaviour: Any
     actor_state: Any
     trajectory: Trajectory
@@ -41,8 +43,9 @@ class InnerLoop(NamedTuple):
     """What can be done with an agent; everything a meta-optimiser needs to know of it.
 
     repeat:
-        direction, logs = gradient(meta_params, params, trajectory)
-        params, opt_state = step(meta_params, direction, opt_state, params)
+        bound = values(meta_params, age)
+        direction, logs = gradient(bound, params, trajectory)
+        params, opt_state = step(bound, direction, opt_state, params)
         behaviour, acting_params = follow(behaviour, params)
         actor_state, trajectory, episodes = act(acting_params, actor_state, key, unroll_length)
 
@@ -51,8 +54,9 @@ class InnerLoop(NamedTuple):
       act: takes no gradient, and has side effects where environments live on the host: it is never repeated.
       validate: the same with the agent's own policy, for trajectories that are not learned from.
       follow: which weights are acted with after an update.
-      bind: from meta-parameters to the update rule with their values in it.
-      gradient: that rule's; differentiable in its first two arguments.
+      values: of the update rule's fields that are learned or scheduled, by path, from meta-parameters and an agent's age.
+      bind: from these to the update rule with them in it.
+      gradient: that rule's, from such values; differentiable in its first two arguments.
       step: that of the rule's optimiser; differentiable in all arguments.
       network: the agent's.
       policy: what the agent learns to act with.
@@ -64,34 +68,41 @@ class InnerLoop(NamedTuple):
     act: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
     validate: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
     follow: Callable[[Any, Params], tuple[Any, Params]]
-    bind: Callable[[MetaParams], UpdateRule]
-    gradient: Callable[[MetaParams, Params, Trajectory], tuple[Params, Logs]]
-    step: Callable[[MetaParams, Params, OptState, Params], tuple[Params, OptState]]
+    values: Callable[[MetaParams, Array], Values]
+    bind: Callable[[Values], UpdateRule]
+    gradient: Callable[[Values, Params, Trajectory], tuple[Params, Logs]]
+    step: Callable[[Values, Params, OptState, Params], tuple[Params, OptState]]
     network: NetworkFunctions
     policy: Policy
     unroll_length: int
     rematerialise: bool = False
 
+    def rule(self, meta_params: MetaParams, agent: AgentState) -> UpdateRule:
+        """The update rule by which an agent learns next."""
+        return self.bind(self.values(meta_params, agent.age))
+
     def update(
-        self, meta_params: MetaParams, params: Params, opt_state: OptState, trajectory: Trajectory
+        self, values: Values, params: Params, opt_state: OptState, trajectory: Trajectory
     ) -> tuple[Params, OptState, Logs]:
         """Learns from a trajectory; differentiable in its first three arguments."""
 
-        def update(meta_params, params, opt_state, trajectory):
-            direction, logs = self.gradient(meta_params, params, trajectory)
-            moved, opt_state = self.step(meta_params, direction, opt_state, params)
+        def update(values, params, opt_state, trajectory):
+            direction, logs = self.gradient(values, params, trajectory)
+            moved, opt_state = self.step(values, direction, opt_state, params)
             size = optax.tree.norm(jax.lax.stop_gradient(jax.tree.map(jnp.subtract, moved, params)))
             return moved, opt_state, {**logs, 'inner_update/norm': size}
 
-        return (jax.checkpoint(update) if self.rematerialise else update)(meta_params, params, opt_state, trajectory)
+        return (jax.checkpoint(update) if self.rematerialise else update)(values, params, opt_state, trajectory)
 
     def advance(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Metrics]:
         """Learns from the pending trajectory and acts the next one."""
-        params, opt_state, logs = self.update(meta_params, agent.params, agent.opt_state, agent.trajectory)
+        values = self.values(meta_params, agent.age)
+        params, opt_state, logs = self.update(values, agent.params, agent.opt_state, agent.trajectory)
+        logs |= {f'scheduled/{path}': value for path, value in values.items() if path not in meta_params}
         key, act_key = jax.random.split(agent.key)
         behaviour, acting_params = self.follow(agent.behaviour, params)
         actor_state, trajectory, episodes = self.act(acting_params, agent.actor_state, act_key, self.unroll_length)
-        agent = AgentState(params, opt_state, behaviour, actor_state, trajectory, key)
+        agent = AgentState(params, opt_state, agent.age + 1, behaviour, actor_state, trajectory, key)
         return agent, Metrics(logs, episodes, jnp.int32(0))
 
 
@@ -112,22 +123,29 @@ def make_inner_loop(
         params = network.init(params_key)
         actor_state, trajectory, _ = actor.unroll(params, actor.init(actor_key), act_key, unroll_length)
         opt_state = update_rule.optimiser.init(params)
-        return AgentState(params, opt_state, behaviour.init(params), actor_state, trajectory, key)
+        return AgentState(params, opt_state, jnp.int32(0), behaviour.init(params), actor_state, trajectory, key)
 
-    def bind(meta_params: MetaParams) -> UpdateRule:
-        return meta_parameters.bind(update_rule, meta_params)
+    schedules = schedules_of(update_rule)
 
-    def gradient(meta_params: MetaParams, params: Params, trajectory: Trajectory) -> tuple[Params, Logs]:
-        return bind(meta_params).gradient(network, params, trajectory)
+    def values(meta_params: MetaParams, age: Array) -> Values:
+        scheduled = {path: schedule(age) for path, schedule in schedules.items()}
+        return {**meta_parameters.values(meta_params), **scheduled}
 
-    def step(meta_params: MetaParams, gradient: Params, opt_state: OptState, params: Params) -> tuple[Params, OptState]:
-        return bind(meta_params).optimiser.step(gradient, opt_state, params)
+    def bind(values: Values) -> UpdateRule:
+        return replace_all(update_rule, values)
+
+    def gradient(values: Values, params: Params, trajectory: Trajectory) -> tuple[Params, Logs]:
+        return bind(values).gradient(network, params, trajectory)
+
+    def step(values: Values, gradient: Params, opt_state: OptState, params: Params) -> tuple[Params, OptState]:
+        return bind(values).optimiser.step(gradient, opt_state, params)
 
     return InnerLoop(
         init=init,
         act=actor.unroll,
         validate=Actor(environment, network, policy).unroll,
         follow=behaviour.follow,
+        values=values,
         bind=bind,
         gradient=gradient,
         step=step,

@@ -192,7 +192,7 @@ class Inspector:
         return jax.device_get(self._inspect(meta_params, agent, key))
 
     def _one(self, meta_params: MetaParams, agent: AgentState, key: Array) -> Inspection:
-        rule = self._inner_loop.bind(meta_params)
+        rule = self._inner_loop.rule(meta_params, agent)
         trajectory = sample_trajectories(self._inner_loop, agent, key, self._unroll_length, self._num_trajectories)
         outputs = self._inner_loop.network.outputs(agent.params, trajectory)
         component = component_at(rule, self._path)

@@ -127,10 +127,10 @@ class Learner(acme_core.Learner):
         meta_key, agents_key = jax.random.split(key)
         meta_params = agent.meta_parameters.init(meta_key, agent.update_rule, agent.environment.spec())
         agents = self._new_agents(jax.random.split(agents_key, agent.num_lifetimes))
-        ages: Any = ()
         if agent.lifetime_length is not None:
             ages = jnp.arange(agent.num_lifetimes) * agent.lifetime_length // agent.num_lifetimes
-        return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents), ages)
+            agents = agents._replace(age=ages)
+        return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
 
     def meta_step(self, state: LearnerState) -> tuple[LearnerState, Metrics]:
         """One meta-step of one seed; pure."""
@@ -141,17 +141,16 @@ class Learner(acme_core.Learner):
             )
             metrics.logs[f'monitor/{name}'] = tell(state.agents).mean()
         if self.agent.lifetime_length is not None:
-            state = self._end_lifetimes(state)
+            state = self._end_lifetimes(state, self.agent.lifetime_length)
         return state, metrics
 
     def _new_agents(self, keys: Array) -> AgentState:
         """Agents that have learned nothing, from keys `[L]`."""
         return over_axis(self.inner_loop.init, self.agent.num_lifetimes)(keys)
 
-    def _end_lifetimes(self, state: LearnerState) -> LearnerState:
-        """Counts the updates of a meta-step, and puts new agents in place of those that have had theirs."""
-        ages = state.ages + self.agent.meta_optimiser.num_updates
-        is_new = ages >= self.agent.lifetime_length
+    def _end_lifetimes(self, state: LearnerState, lifetime_length: int) -> LearnerState:
+        """Puts new agents in place of those that have had their updates."""
+        is_new = state.agents.age >= lifetime_length
 
         def renew(state: LearnerState) -> LearnerState:
             agents = self._new_agents(jax.vmap(lambda key: jax.random.fold_in(key, 0x11FE))(state.agents.key))
@@ -162,8 +161,7 @@ class Learner(acme_core.Learner):
                 meta_opt_state=optimiser.forget(state.meta_opt_state, fresh, is_new),
             )
 
-        state = jax.lax.cond(is_new.any(), renew, lambda state: state, state)
-        return state._replace(ages=jnp.where(is_new, 0, ages))
+        return jax.lax.cond(is_new.any(), renew, lambda state: state, state)
 
     def _with_new_episodes(self, state: LearnerState) -> LearnerState:
         """The state with episodes that start with what the agents' keys give, which differs from run to run."""

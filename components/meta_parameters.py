@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from acme import specs
 
 from components.bijectors import Bijector, Identity
-from components.types import Array, MetaParams
+from components.schedules import Scheduled
+from components.types import Array, MetaParams, Values
 
 
 @runtime_checkable
@@ -170,9 +171,7 @@ class MetaParameterSet:
 
     def bind(self, update_rule: Any, meta_params: MetaParams) -> Any:
         """The update rule with its learned fields replaced; nothing is validated again, as values may be traced."""
-        for path, value in self.values(meta_params).items():
-            update_rule = replace_at(update_rule, path, value)
-        return update_rule
+        return replace_all(update_rule, self.values(meta_params))
 
 
 def component_at(tree: Any, path: str) -> Any:
@@ -187,6 +186,13 @@ def component_at(tree: Any, path: str) -> Any:
                 f'the path {path!r} ends before {name!r}: there is {", ".join(children(tree)) or "nothing"}'
             )
         tree = children(tree)[name]
+    return tree
+
+
+def replace_all(tree: Any, values: Values) -> Any:
+    """A copy of the tree with values where paths lead, which exist. No constructor runs again."""
+    for path, value in values.items():
+        tree = replace_at(tree, path, value)
     return tree
 
 
@@ -213,16 +219,22 @@ def learnable_paths(tree: Any, prefix: str = '') -> dict[str, Any]:
     return paths
 
 
+def schedules_of(tree: Any) -> dict[str, Scheduled]:
+    """Every scheduled field below a component, by its path."""
+    return {path: part for path, part in components_of(tree).items() if isinstance(part, Scheduled)}
+
+
 def describe_paths(paths: Mapping[str, Any]) -> str:
     """The paths that exist, for an error message."""
     return 'what can be learned is ' + (', '.join(sorted(paths)) or 'nothing')
 
 
-def components_of(tree: Any, path: str) -> dict[str, Any]:
-    """Everything that paths lead to from `tree`, which is at `path` itself."""
-    parts = {path: tree}
+def components_of(tree: Any, prefix: str = '') -> dict[str, Any]:
+    """Everything that paths lead to from `tree`, by its path."""
+    parts: dict[str, Any] = {}
     for name, child in children(tree).items():
-        parts |= components_of(child, f'{path}.{name}')
+        path = f'{prefix}{name}'
+        parts |= {path: child, **components_of(child, f'{path}.')}
     return parts
 
 

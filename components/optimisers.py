@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from components.schedules import first_value
 from components.types import OptState, Params
 
 
@@ -32,7 +33,7 @@ class Optimiser:
     learning_rate: float
 
     def __post_init__(self):
-        if not self.learning_rate > 0:
+        if not first_value(self.learning_rate) > 0:
             raise ValueError(f'Optimiser.learning_rate must be positive, got {self.learning_rate}')
 
     def init(self, params: Params) -> OptState:
@@ -63,6 +64,7 @@ def check_differentiable(optimiser: Optimiser) -> None:
     Raises:
       ValueError: if the derivative is not finite.
     """
+    optimiser = dataclasses.replace(optimiser, learning_rate=1.0)  # Which may be scheduled, and does not matter.
 
     def moved(gradient):
         params = jnp.ones(2)

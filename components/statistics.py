@@ -19,29 +19,28 @@ from components.meta_optimisers.differentiation import MAX_FORWARD_SCALARS, repe
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.meta_optimisers.step_weights import LastStep, StepWeights, Uniform
 from components.optimisers import Optimiser
-from components.types import Array, MetaParams, OptState, Params
+from components.types import Array, MetaParams
 
 
 class FrozenAgent(NamedTuple):
-    """What is frozen: an agent's weights, its inner optimiser's state, and the meta-parameters."""
+    """What is frozen: an agent, of which neither trajectory nor environments are used again, and the meta-parameters."""
 
-    params: Params
-    opt_state: OptState
+    agent: AgentState
     meta_params: MetaParams
 
 
 def freeze(state: Any) -> FrozenAgent:
     """The first seed's first lifetime of a learner's state."""
     meta_params, agent = jax.tree.map(lambda x: x[0], (state.meta_params, state.agents))
-    params, opt_state = jax.tree.map(lambda x: x[0], (agent.params, agent.opt_state))
-    return FrozenAgent(params, opt_state, meta_params)
+    return FrozenAgent(jax.tree.map(lambda x: x[0], agent), meta_params)
 
 
-def with_optimiser(agent: FrozenAgent, optimiser: Optimiser) -> FrozenAgent:
+def with_optimiser(frozen: FrozenAgent, optimiser: Optimiser) -> FrozenAgent:
     """The agent with that optimiser inside, from its initial state unless the present one has the same structure."""
+    agent = frozen.agent
     fresh = optimiser.init(agent.params)
     structures: list[Any] = [jax.tree.structure(state) for state in (fresh, agent.opt_state)]
-    return agent if structures[0] == structures[1] else agent._replace(opt_state=fresh)
+    return frozen if structures[0] == structures[1] else frozen._replace(agent=agent._replace(opt_state=fresh))
 
 
 class Sampler:
@@ -53,7 +52,7 @@ class Sampler:
     Args:
       meta_gradient: its outer objective and validation are used; its number of steps and their weights are not.
       inner_loop: of the agent.
-      actor: of the agent, on the environments that are to be used.
+      actor: starts the episodes.
       num_inner_steps: the largest `K`.
       num_start_steps: acted before an unroll.
     """
@@ -78,17 +77,17 @@ class Sampler:
 
     def _one(self, frozen: FrozenAgent, key: Array) -> Array:
         reset_key, start_key, act_key, key = jax.random.split(key, 4)
-        state = self._actor.init(reset_key)
+        state, inner_loop = self._actor.init(reset_key), self._inner_loop
+        _, acting_params = inner_loop.follow(frozen.agent.behaviour, frozen.agent.params)
         if self._num_start_steps:
-            state, _, _ = self._actor.unroll(frozen.params, state, start_key, self._num_start_steps)
-        unroll_length = self._inner_loop.unroll_length
-        state, trajectory, _ = self._actor.unroll(frozen.params, state, act_key, unroll_length)
-        agent = AgentState(frozen.params, frozen.opt_state, (), state, trajectory, key)
+            state, _, _ = inner_loop.act(acting_params, state, start_key, self._num_start_steps)
+        state, trajectory, _ = inner_loop.act(acting_params, state, act_key, inner_loop.unroll_length)
+        agent = frozen.agent._replace(actor_state=state, trajectory=trajectory, key=key)
         flat, unravel = ravel_pytree(frozen.meta_params)
 
         def losses(flat: Array) -> Array:
             by_update = repeat(unravel(flat), self._meta_gradient.num_inner_steps)
-            return self._meta_gradient.lifetime_losses(by_update, agent, self._inner_loop)[0]
+            return self._meta_gradient.lifetime_losses(by_update, agent, inner_loop)[0]
 
         return (jax.jacfwd if flat.size <= MAX_FORWARD_SCALARS else jax.jacrev)(losses)(flat)
 

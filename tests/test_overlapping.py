@@ -16,12 +16,15 @@ from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic
 from components.objectives.returns import LambdaReturn
 from components.optimisers import Optimiser
+from components.schedules import Scheduled
 from components.update_rule import UpdateRule
 from tests.agents_for_tests import DISCOUNT, make_agent, meta_gradient
 
 NUM_STEPS = 4
-# An optimiser that counts its steps: those that are left out before there have been K must leave no trace.
-RULE = UpdateRule(ActorCritic(LambdaReturn(0.9, 0.8)), Optimiser(optax.scale_by_adam(eps_root=1e-8), 1e-2))
+# An optimiser that counts its steps: those that are left out before there have been K must leave no trace. And a learning
+# rate that says how many updates the agent had taken before each.
+LEARNING_RATE = Scheduled(optax.exponential_decay(2e-2, 1, 0.7))
+RULE = UpdateRule(ActorCritic(LambdaReturn(0.9, 0.8)), Optimiser(optax.scale_by_adam(eps_root=1e-8), LEARNING_RATE))
 
 
 def make_learner(**kwargs):

@@ -40,10 +40,10 @@ def test_a_sample_is_the_plain_meta_gradient_through_each_number_of_updates(samp
     """Acted as the sampler does, then differentiated by the meta-optimiser itself for K = 1, 2 and 3."""
     learner, frozen, _, gradients = sampled
     reset_key, start_key, act_key, key = jax.random.split(jax.random.split(jax.random.key(5), 40)[7], 4)
-    actor = learner.actor
-    state, _, _ = actor.unroll(frozen.params, actor.init(reset_key), start_key, 6)
-    state, trajectory, _ = actor.unroll(frozen.params, state, act_key, 4)
-    agent = statistics.AgentState(frozen.params, frozen.opt_state, (), state, trajectory, key)
+    actor, params = learner.actor, frozen.agent.params
+    state, _, _ = actor.unroll(params, actor.init(reset_key), start_key, 6)
+    state, trajectory, _ = actor.unroll(params, state, act_key, 4)
+    agent = frozen.agent._replace(actor_state=state, trajectory=trajectory, key=key)
     for k in (1, 2, 3):
         optimiser = dataclasses.replace(learner.agent.meta_optimiser, num_inner_steps=k)
         found = jax.jit(
@@ -60,8 +60,8 @@ def test_another_optimiser_starts_anew_and_the_same_one_goes_on(sampled):
     learner, frozen, _, _ = sampled
     assert statistics.with_optimiser(frozen, learner.agent.update_rule.optimiser) is frozen
     changed = statistics.with_optimiser(frozen, Optimiser(optax.scale_by_adam(), 1e-3))
-    assert changed.opt_state.count == 0
-    assert changed.params is frozen.params
+    assert changed.agent.opt_state.count == 0
+    assert changed.agent.params is frozen.agent.params
 
 
 def test_estimators_weigh_the_same_samples():

@@ -20,13 +20,11 @@ class LearnerState(NamedTuple):
       agents: `L` lifetimes, leaves `[L, ...]`.
       meta_params: eta, which they share.
       meta_opt_state: of the meta-optimiser.
-      ages: updates that each agent has taken, int32 `[L]`; empty where lifetimes do not end.
     """
 
     agents: AgentState
     meta_params: MetaParams
     meta_opt_state: Any
-    ages: Any = ()
 
 
 class MetaOptimiser(Protocol):

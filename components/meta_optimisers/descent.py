@@ -91,7 +91,7 @@ def _slope_of(
     outputs = inner_loop.network.outputs(lifetime.agent.params, trajectory)
 
     def penalty(meta_params: MetaParams) -> tuple[Array, Logs]:
-        rule = inner_loop.bind(meta_params)
+        rule = inner_loop.rule(meta_params, lifetime.agent)
         logs = {
             f'outer_loss/{name}': masked_mean(regulariser(rule, outputs, trajectory), trajectory.mask)
             for name, regulariser in regularisers.items()

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from components.inner_loop import AgentState, InnerLoop, Recording, replay
 from components.networks.network import NetworkFunctions
 from components.optimisers import check_differentiable
-from components.types import Array, Logs, MetaParams, Metrics, Params, Targets, Trajectory
+from components.types import Array, Logs, MetaParams, Metrics, Params, Targets, Trajectory, Values
 from components.update_rule import UpdateRule
 
 
@@ -146,11 +146,11 @@ class Truncated:
     def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
         whole = _in_mixed_mode(inner_loop)
 
-        def gradient(meta_params, params, trajectory):
-            return whole.gradient(meta_params, jax.lax.stop_gradient(params), trajectory)
+        def gradient(values, params, trajectory):
+            return whole.gradient(values, jax.lax.stop_gradient(params), trajectory)
 
-        def step(meta_params, gradient, opt_state, params):
-            return whole.step(meta_params, gradient, *jax.lax.stop_gradient((opt_state, params)))
+        def step(values, gradient, opt_state, params):
+            return whole.step(values, gradient, *jax.lax.stop_gradient((opt_state, params)))
 
         inner_loop = whole._replace(gradient=gradient, step=step)
         return _reverse(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
@@ -244,27 +244,27 @@ def _in_mixed_mode(inner_loop: InnerLoop) -> InnerLoop:
 
 
 def mixed_mode_gradient(
-    bind: Callable[[MetaParams], UpdateRule], network: NetworkFunctions
-) -> Callable[[MetaParams, Params, Trajectory], tuple[Params, Logs]]:
+    bind: Callable[[Values], UpdateRule], network: NetworkFunctions
+) -> Callable[[Values, Params, Trajectory], tuple[Params, Logs]]:
     """`UpdateRule.gradient` with the reverse pass of `Mixed`: one forward pass along the cotangent, and one back.
 
     Args:
-      bind: from meta-parameters to the update rule.
+      bind: from values of its fields to the update rule.
       network: whose weights are learned.
 
     Returns:
-      `(meta_params, params, trajectory) -> gradient, logs`; differentiable in the first two, in reverse mode only.
+      `(values, params, trajectory) -> gradient, logs`; differentiable in the first two, in reverse mode only.
     """
 
     @jax.custom_vjp
-    def gradient(meta_params, params, trajectory):
-        return bind(meta_params).gradient(network, params, trajectory)
+    def gradient(values, params, trajectory):
+        return bind(values).gradient(network, params, trajectory)
 
-    def forward(meta_params, params, trajectory):
-        return gradient(meta_params, params, trajectory), (meta_params, params, trajectory)
+    def forward(values, params, trajectory):
+        return gradient(values, params, trajectory), (values, params, trajectory)
 
     def backward(inputs, cotangents):
-        meta_params, params, trajectory = inputs
+        values, params, trajectory = inputs
         along, _ = cotangents  # Logs are not differentiated.
 
         # The network's outputs, and how they change as the weights move along the cotangent.
@@ -273,23 +273,23 @@ def mixed_mode_gradient(
 
         (outputs, d_outputs), pullback = jax.vjp(run, params)
 
-        # The loss is a function of meta-parameters, outputs and targets; its slopes change as the outputs do.
+        # The loss is a function of these values, outputs and targets; its slopes change as the outputs do.
         targets, targets_pullback = jax.vjp(
-            lambda meta_params, outputs: bind(meta_params).targets(outputs, trajectory), meta_params, outputs
+            lambda values, outputs: bind(values).targets(outputs, trajectory), values, outputs
         )
 
         def slopes(outputs):
-            def loss(meta_params, outputs, targets):
-                return bind(meta_params).loss(outputs, targets, trajectory)[0]
+            def loss(values, outputs, targets):
+                return bind(values).loss(outputs, targets, trajectory)[0]
 
-            return jax.grad(loss, argnums=(0, 1, 2))(meta_params, outputs, targets)
+            return jax.grad(loss, argnums=(0, 1, 2))(values, outputs, targets)
 
-        (_, slope, _), (to_meta_params, d_slope, to_targets) = jax.jvp(slopes, (outputs,), (d_outputs,))
+        (_, slope, _), (to_fields, d_slope, to_targets) = jax.jvp(slopes, (outputs,), (d_outputs,))
 
         # Targets have moved with the weights too. What reaches the outputs goes back through the network once.
         through_targets, to_outputs = targets_pullback(to_targets)
         (to_params,) = pullback((jax.tree.map(jnp.add, d_slope, to_outputs), slope))
-        return jax.tree.map(jnp.add, to_meta_params, through_targets), to_params, None
+        return jax.tree.map(jnp.add, to_fields, through_targets), to_params, None
 
     gradient.defvjp(forward, backward)
     return gradient

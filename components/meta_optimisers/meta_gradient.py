@@ -229,7 +229,8 @@ def _relive(
     """An inner loop and an agent that take the updates of the window once more, and leave out those that are missing."""
     params, opt_state, trajectory = jax.tree.map(lambda x: x[0], window.updates)
     acted = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates[-1], pending)
-    start = agent._replace(params=params, opt_state=(opt_state, window.num_missing), trajectory=trajectory)
+    age = agent.age + 1 - len(acted.reward)
+    start = agent._replace(params=params, opt_state=(opt_state, window.num_missing), age=age, trajectory=trajectory)
     inner_loop, start = replay(inner_loop, start, Recording(acted))
     return inner_loop._replace(step=_skipping(inner_loop.step)), start
 
@@ -237,9 +238,9 @@ def _relive(
 def _skipping(step: Callable) -> Callable:
     """An optimiser's step that is not taken as many times as a number beside the optimiser's state says."""
 
-    def skip(meta_params, gradient, opt_state, params):
+    def skip(values, gradient, opt_state, params):
         opt_state, num_missing = opt_state
-        moved = step(meta_params, gradient, opt_state, params)
+        moved = step(values, gradient, opt_state, params)
         params, opt_state = jax.tree.map(lambda x, y: jnp.where(num_missing > 0, x, y), (params, opt_state), moved)
         return params, (opt_state, num_missing - 1)
 

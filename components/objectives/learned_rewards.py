@@ -18,6 +18,7 @@ from components.objectives.base import weigh
 from components.objectives.learned_returns import example_observation
 from components.objectives.returns import ReturnEstimate, Returns
 from components.policies import num_actions, of_actions
+from components.schedules import first_value
 from components.types import Array, Trajectory
 
 
@@ -93,7 +94,7 @@ class PotentialShaping:
     weights: Any = None
 
     def __post_init__(self):
-        if not 0 <= self.discount <= 1:
+        if not 0 <= first_value(self.discount) <= 1:
             raise ValueError(f'PotentialShaping.discount must be in [0, 1], got {self.discount}')
 
     @property

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import rlax
 
+from components.schedules import first_value
 from components.types import Array, Trajectory
 
 
@@ -150,6 +151,6 @@ def next_mask(trajectory: Trajectory) -> Array:
 
 def _check_unit_interval(returns, *fields: str) -> None:
     for field in fields:
-        value = getattr(returns, field)
+        value = first_value(getattr(returns, field))
         if not 0 <= value <= 1:
             raise ValueError(f'{type(returns).__name__}.{field} must be in [0, 1], got {value}')
