@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from acme import specs
 
-from components.networks.cores import GRU, LSTM
+from components.networks.cores import GRU, LSTM, StackedLSTM
 from components.networks.network import Network
-from components.networks.torsos import MLP, Convolution2D, Convolutional
+from components.networks.torsos import MLP, Convolution2D, Convolutional, Joined
 from components.types import CompositionError
 from tests.agents_for_tests import make_agent
 
@@ -281,10 +281,20 @@ def test_feed_forward_outputs_by_hand():
         (Network(Convolutional((2,), (3,), (2,), (5,))), (5, 4, 2)),
         (Network(MLP((6,)), core=LSTM(3)), (4,)),
         (Network(MLP((6,)), core=GRU(3), shared=False), (4,)),
+        (Network(MLP((6,)), core=StackedLSTM((3, 2))), (4,)),
         (Network(MLP((6,)), core=LSTM(3), num_groups=3), (4,)),
         (Network(Convolutional((2,), (3,), (2,), (5,)), num_groups=3), (5, 4, 2)),
     ],
-    ids=['mlp', 'separate', 'convolutional', 'lstm', 'separate_gru', 'lstm_groups', 'convolutional_groups'],
+    ids=[
+        'mlp',
+        'separate',
+        'convolutional',
+        'lstm',
+        'separate_gru',
+        'stacked_lstm',
+        'lstm_groups',
+        'convolutional_groups',
+    ],
 )
 def test_unroll_equals_steps(network, shape):
     # The same parameters serve both. Where there is a core, its state is reset at the firsts and nowhere else.
@@ -311,6 +321,38 @@ def test_unroll_equals_steps(network, shape):
     for head in HEADS:
         expected = np.stack([outputs[head] for outputs in steps])
         np.testing.assert_allclose(unrolled[head], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_each_layer_of_a_stack_sees_the_features_and_all_are_seen():
+    functions = Network(MLP((6,)), core=StackedLSTM((3, 2))).functions(environment_spec(), HEADS)
+    params = random_params(functions.init)
+    sizes = {name: params[f'network/shared/{name}/linear']['w'].shape for name in ('lstm_0', 'lstm_1')}
+    assert sizes == {'lstm_0': (6 + 3, 4 * 3), 'lstm_1': (6 + 3 + 2, 4 * 2)}
+    assert params['network/logits_head']['w'].shape[0] == 3 + 2
+
+
+def test_entries_of_an_observation_are_joined_in_the_order_of_their_names():
+    spec = environment_spec()._replace(
+        observations={'view': specs.Array((2, 2), np.float32), 'action': specs.Array((3,), np.int32)}
+    )
+    functions = Network(Joined({'view': MLP((6,))})).functions(spec, HEADS)
+    params = random_params(functions.init)
+    observation = {'view': np.arange(20.0, dtype=np.float32).reshape(5, 2, 2), 'action': np.eye(5, 3, dtype=np.int32)}
+    outputs, _ = functions.step(params, observation, jnp.zeros(5, bool), functions.initial_state(5))
+    torso, value = params['network/shared/linear_0'], params['network/value_head']
+    seen = np.maximum(observation['view'].reshape(5, 4) @ torso['w'] + torso['b'], 0)
+    features = np.concatenate([observation['action'], seen], -1)
+    np.testing.assert_allclose(outputs['value'], (features @ value['w'] + value['b'])[:, 0], rtol=1e-5)
+    sequence = jax.tree.map(lambda x: jnp.stack([x, x]), observation)
+    unrolled = functions.unroll(params, sequence, jnp.zeros((2, 5), bool), functions.initial_state(5))
+    np.testing.assert_allclose(unrolled['value'], [outputs['value']] * 2, rtol=1e-5)
+
+
+def test_entries_that_are_not_there_are_named():
+    with pytest.raises(ValueError, match=r'Joined.torsos are for view, which the observation lacks; it has no entries'):
+        Network(Joined({'view': MLP()})).functions(environment_spec(), HEADS)
+    with pytest.raises(ValueError, match=r'StackedLSTM\.hidden_sizes is empty'):
+        StackedLSTM(())
 
 
 def test_integer_and_boolean_observations_are_cast():

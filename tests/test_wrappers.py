@@ -11,7 +11,7 @@ from components.environments.adapters import GymnaxEnvironment
 from components.environments.base import Batch, DmEnvironment, animator_of
 from components.environments.catch import Catch
 from components.environments.delayed_chain import DelayedChain
-from components.environments.wrappers import DelayedReward
+from components.environments.wrappers import DelayedReward, PreviousAction, PreviousReward, TimeInEpisode, unwrapped
 
 FIRST, MID, LAST = (int(step_type) for step_type in dm_env.StepType)
 
@@ -145,3 +145,87 @@ def test_what_can_be_drawn_still_is():
 def test_a_delay_that_is_none_is_refused(delay):
     with pytest.raises(ValueError, match=rf'^DelayedReward.delay must be at least 1, got {delay}$'):
         DelayedReward(Catch(), delay)
+
+
+def everything(environment, num_steps=10, values=None):
+    return TimeInEpisode(PreviousReward(PreviousAction(environment), values), num_steps)
+
+
+@pytest.mark.parametrize('max_steps', [6, 500], ids=['truncated', 'terminated'])
+def test_what_is_shown_of_the_past_is_that_of_the_step_before_and_zeros_at_a_start(max_steps):
+    """Against a plain loop over the timesteps of the environment as it is."""
+    actions = np.random.default_rng(0).integers(2, size=(60, 3))
+    _, plain = play(Batch(cartpole(max_steps), 3), jnp.asarray(actions))
+    _, timesteps = play(Batch(everything(cartpole(max_steps)), 3), jnp.asarray(actions))
+    for field in ('step_type', 'discount', 'reward'):
+        np.testing.assert_array_equal(getattr(timesteps, field), getattr(plain, field))
+    shown = timesteps.observation
+    np.testing.assert_array_equal(shown['observation'], plain.observation)
+    assert (plain.step_type == FIRST).sum() > 3
+    time = np.zeros(3)
+    for t, action in enumerate(actions):
+        starts = plain.step_type[t] == FIRST
+        time = np.where(starts, 0, time + 1)
+        np.testing.assert_array_equal(shown['previous_action'][t], np.where(starts[:, None], 0, np.eye(2)[action]))
+        np.testing.assert_array_equal(shown['previous_reward'][t, :, 0], np.where(starts, 0, plain.reward[t]))
+        np.testing.assert_allclose(shown['time'][t, :, 0], time / 10, rtol=1e-6)
+
+
+def test_the_first_timestep_of_all_shows_zeros():
+    _, timestep = everything(Catch(4, 3)).reset(jax.random.key(0))
+    assert all(not np.any(timestep.observation[name]) for name in ('previous_action', 'previous_reward', 'time'))
+
+
+def test_rewards_can_be_shown_one_hot():
+    environment = PreviousReward(Catch(2, 3), (-1.0, 0.0, 1.0))
+    state, timestep = environment.reset(jax.random.key(0))
+    np.testing.assert_array_equal(timestep.observation['previous_reward'], [0, 0, 0])
+    _, timestep = environment.step(state, jnp.int32(1), jax.random.key(0))
+    np.testing.assert_array_equal(timestep.observation['previous_reward'], np.eye(3)[int(timestep.reward) + 1])
+    assert environment.spec().observations['previous_reward'].shape == (3,)
+
+
+def test_what_is_shown_is_what_the_spec_says():
+    environment = everything(Catch(4, 3), values=(0, 1))
+    _, timestep = environment.reset(jax.random.key(0))
+    specs = environment.spec().observations
+    assert {name: (x.shape, x.dtype) for name, x in timestep.observation.items()} == {
+        name: (spec.shape, spec.dtype) for name, spec in specs.items()
+    }
+
+
+def test_a_lifetime_goes_on_inside():
+    environment = Batch(PreviousAction(DelayedChain(2, 6)), 4)
+    state, _ = environment.reset(jax.random.key(2))
+    step = jax.jit(environment.step)
+    tasks = []
+    for t in range(14):
+        state, _ = step(state, jnp.zeros(4, jnp.int32), jax.random.key(t))
+        inside = state.environment.environment
+        tasks.append(np.concatenate([inside.length, inside.good_action]))
+    assert (np.asarray(tasks) == tasks[0]).all()
+
+
+def test_the_innermost_environment_and_its_state():
+    environment = everything(DelayedReward(Catch(4, 3), 2))
+    state, timestep = environment.reset(jax.random.key(0))
+    inside, own = unwrapped(environment, state)
+    assert inside == Catch(4, 3)
+    assert timestep.observation['observation'].shape == inside.spec().observations.shape
+    assert own is state.environment.environment.environment.environment
+
+
+@pytest.mark.parametrize(
+    ('make', 'match'),
+    [
+        (lambda: DelayedReward(PreviousReward(Catch())), 'put PreviousReward around DelayedReward'),
+        (lambda: DelayedReward(PreviousAction(PreviousReward(Catch()))), 'put PreviousReward around DelayedReward'),
+        (lambda: PreviousReward(Catch(), ()), r'PreviousReward\.values is empty'),
+        (lambda: TimeInEpisode(Catch(), 0), r'TimeInEpisode\.num_steps must be positive, got 0'),
+        (lambda: PreviousAction(PreviousAction(Catch())).spec(), "have an entry 'previous_action' already"),
+    ],
+)
+def test_bad_compositions_are_one_line(make, match):
+    with pytest.raises(ValueError, match=match) as error:
+        make()
+    assert '\n' not in str(error.value)

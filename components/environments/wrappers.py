@@ -1,10 +1,14 @@
 """Wrappers: environments that change another one."""
 
+import abc
 import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dm_env
+import jax
 import jax.numpy as jnp
+import numpy as np
 from acme import specs
 
 from components.environments.base import Animator, SingleEnvironment, animator_of, restart
@@ -37,7 +41,7 @@ class DelayedReward:
       delay: steps, at least 1, which delays nothing.
 
     Raises:
-      ValueError: if `delay` < 1.
+      ValueError: if `delay` < 1, or a `PreviousReward` inside would show rewards before they are paid.
 
     Source: Zheng et al. (2018), section 4, the MuJoCo tasks with a delay of 20.
     """
@@ -48,6 +52,11 @@ class DelayedReward:
     def __post_init__(self):
         if self.delay < 1:
             raise ValueError(f'DelayedReward.delay must be at least 1, got {self.delay}')
+        if any(isinstance(environment, PreviousReward) for environment in layers(self.environment)):
+            raise ValueError(
+                'DelayedReward.environment holds a PreviousReward, which would show other rewards than are paid: put '
+                'PreviousReward around DelayedReward'
+            )
 
     def spec(self) -> specs.EnvironmentSpec:
         spec = self.environment.spec()
@@ -74,3 +83,174 @@ class DelayedReward:
 
 def _owing_nothing(own: Any, timestep: dm_env.TimeStep) -> tuple[DelayedRewardState, dm_env.TimeStep]:
     return DelayedRewardState(own, jnp.int32(0), jnp.zeros_like(timestep.reward)), timestep
+
+
+class MemoryState(NamedTuple):
+    """State of an environment that shows something of the past.
+
+    Attributes:
+      environment: state of the environment itself.
+      memory: what is shown next, or is needed for it.
+    """
+
+    environment: Any
+    memory: Array
+
+
+class _Memory(abc.ABC):
+    """An environment whose observations have one more entry, beside those of another environment.
+
+    If observations of the other are a mapping, it gets the entry; anything else becomes the entry `observation`. What the other one
+    draws for a lifetime, and its way to draw itself, stay.
+    """
+
+    environment: SingleEnvironment
+    name: str
+
+    @abc.abstractmethod
+    def shown(self) -> specs.Array:
+        """Spec of the entry."""
+
+    @abc.abstractmethod
+    def remember(self, memory: Array, action: Array, reward: Array) -> Array:
+        """What is remembered after a step; zeros are before the first."""
+
+    def show(self, memory: Array) -> Array:
+        """The entry."""
+        return memory
+
+    def spec(self) -> specs.EnvironmentSpec:
+        spec = self.environment.spec()
+        entries = _entries(spec.observations)
+        if self.name in entries:
+            raise ValueError(f'{type(self).__name__}: observations have an entry {self.name!r} already')
+        return spec._replace(observations={**entries, self.name: self.shown()})
+
+    def reset(self, key: Array) -> tuple[MemoryState, dm_env.TimeStep]:
+        return self._start(*self.environment.reset(key))
+
+    def restart(self, state: MemoryState, key: Array) -> tuple[MemoryState, dm_env.TimeStep]:
+        return self._start(*restart(self.environment, state.environment, key))
+
+    def step(self, state: MemoryState, action: Array, key: Array) -> tuple[MemoryState, dm_env.TimeStep]:
+        own, timestep = self.environment.step(state.environment, action, key)
+        return self._with_entry(MemoryState(own, self.remember(state.memory, action, timestep.reward)), timestep)
+
+    def animator(self) -> Animator:
+        animate = animator_of(self.environment)
+        return lambda states, path: animate([state.environment for state in states], path)
+
+    def _start(self, own: Any, timestep: dm_env.TimeStep) -> tuple[MemoryState, dm_env.TimeStep]:
+        spec = self.shown()
+        return self._with_entry(MemoryState(own, jnp.zeros(spec.shape, spec.dtype)), timestep)
+
+    def _with_entry(self, state: MemoryState, timestep: dm_env.TimeStep) -> tuple[MemoryState, dm_env.TimeStep]:
+        entries = _entries(timestep.observation)
+        return state, timestep._replace(observation={**entries, self.name: self.show(state.memory)})
+
+
+@dataclasses.dataclass(frozen=True)
+class PreviousAction(_Memory):
+    """Another environment that also shows the action before: entry `previous_action`, one-hot float32 `[A]`.
+
+    It is zeros where an episode starts.
+
+    Args:
+      environment: the other one, with one discrete action.
+
+    Source: Wang et al. (2016), section 2; Duan et al. (2016).
+    """
+
+    environment: SingleEnvironment
+    name = 'previous_action'
+
+    def shown(self) -> specs.Array:
+        return specs.BoundedArray((self.environment.spec().actions.num_values,), np.float32, 0.0, 1.0, self.name)
+
+    def remember(self, memory: Array, action: Array, reward: Array) -> Array:
+        return jax.nn.one_hot(action, memory.shape[0], dtype=memory.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreviousReward(_Memory):
+    """Another environment that also shows the reward before: entry `previous_reward`, float32 `[1]`, or `[N]` one-hot.
+
+    It is zeros where an episode starts. Without it nothing tells an agent with fixed weights what its actions are worth.
+
+    Args:
+      environment: the other one.
+      values: rewards that there are, of which the nearest is shown one-hot; None shows the number itself.
+
+    Raises:
+      ValueError: if there is no value.
+
+    Source: Wang et al. (2016), section 2, one-hot in their section 3.1.4.
+    """
+
+    environment: SingleEnvironment
+    values: Sequence[float] | None = None
+    name = 'previous_reward'
+
+    def __post_init__(self):
+        if self.values is not None and not len(self.values):
+            raise ValueError('PreviousReward.values is empty; None shows the reward as a number')
+
+    def shown(self) -> specs.Array:
+        return specs.Array((len(self.values or [0]),), np.float32, self.name)
+
+    def remember(self, memory: Array, action: Array, reward: Array) -> Array:
+        if self.values is None:
+            return reward[None].astype(memory.dtype)
+        nearest = jnp.argmin(jnp.abs(reward - jnp.asarray(self.values)))
+        return jax.nn.one_hot(nearest, len(self.values), dtype=memory.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeInEpisode(_Memory):
+    """Another environment that also shows for how long the episode has lasted: entry `time`, float32 `[1]`.
+
+    Args:
+      environment: the other one.
+      num_steps: environment steps that count as 1.
+
+    Raises:
+      ValueError: if `num_steps` is not positive.
+
+    Source: Wang et al. (2016), section 2; the unit is this project's choice.
+    """
+
+    environment: SingleEnvironment
+    num_steps: int = 100
+    name = 'time'
+
+    def __post_init__(self):
+        if not self.num_steps > 0:
+            raise ValueError(f'TimeInEpisode.num_steps must be positive, got {self.num_steps}')
+
+    def shown(self) -> specs.Array:
+        return specs.Array((1,), np.float32, self.name)
+
+    def remember(self, memory: Array, action: Array, reward: Array) -> Array:
+        return memory + 1
+
+    def show(self, memory: Array) -> Array:
+        return memory / self.num_steps
+
+
+def layers(environment: SingleEnvironment) -> Iterator[SingleEnvironment]:
+    """A wrapped environment and those inside of it, from the outside in."""
+    yield environment
+    if isinstance(environment, DelayedReward | _Memory):
+        yield from layers(environment.environment)
+
+
+def unwrapped(environment: SingleEnvironment, state: Any) -> tuple[SingleEnvironment, Any]:
+    """The innermost of wrapped environments, and its part of a state, of one environment or of a batch."""
+    *around, innermost = layers(environment)
+    for _ in around:
+        state = state.environment
+    return innermost, state
+
+
+def _entries(observation: Any) -> Mapping[str, Any]:
+    return observation if isinstance(observation, Mapping) else {'observation': observation}

@@ -1,6 +1,7 @@
 """Recurrent cores. Each is a description that makes its haiku module inside a transform."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import haiku as hk
@@ -26,6 +27,31 @@ class LSTM:
 
     def __call__(self) -> hk.RNNCore:
         return hk.LSTM(self.hidden_size, name='lstm')
+
+
+@dataclasses.dataclass(frozen=True)
+class StackedLSTM:
+    """Several long short-term memories, each of which also sees the features, and all of which are seen.
+
+    Args:
+      hidden_sizes: units of each, from the first on.
+
+    Raises:
+      ValueError: if there is none.
+
+    Source: Wang et al. (2016), section 3.2.2, and Mirowski et al. (2017), whose second layer sees previous action and reward
+      beside the first one's output; here it sees all features.
+    """
+
+    hidden_sizes: Sequence[int] = (64, 256)
+
+    def __post_init__(self):
+        if not self.hidden_sizes:
+            raise ValueError('StackedLSTM.hidden_sizes is empty')
+
+    def __call__(self) -> hk.RNNCore:
+        cores = [hk.LSTM(size, name=f'lstm_{i}') for i, size in enumerate(self.hidden_sizes)]
+        return hk.deep_rnn_with_skip_connections(cores)
 
 
 @dataclasses.dataclass(frozen=True)

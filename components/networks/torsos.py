@@ -5,7 +5,7 @@ A torso is a description. Called inside a haiku transform it makes its modules; 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import haiku as hk
@@ -82,6 +82,31 @@ class Convolutional:
             convolution = Convolution2D(channels, size, stride, self.padding, self.as_patches, name=f'convolution_{i}')
             x = jax.nn.relu(convolution(x))
         return _linear_layers(x.reshape(x.shape[0], -1), self.hidden_sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """Features of several entries of an observation side by side, in the order of their names.
+
+    Args:
+      torsos: by the entry that each one sees. An entry without a torso is flattened, and is its own features.
+
+    Raises:
+      ValueError: when called, if the observation is no mapping, or lacks an entry that has a torso.
+    """
+
+    torsos: Mapping[str, Torso] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, observation: Any) -> Array:
+        entries = sorted(observation) if isinstance(observation, Mapping) else []
+        missing = sorted(set(self.torsos) - set(entries))
+        if missing or not entries:
+            raise ValueError(
+                f'Joined.torsos are for {", ".join(missing) or "entries"}, which the observation lacks; it has '
+                f'{", ".join(entries) or "no entries"}'
+            )
+        flat = MLP(())
+        return jnp.concatenate([self.torsos.get(name, flat)(observation[name]) for name in entries], -1)
 
 
 class Convolution2D(hk.Module):
