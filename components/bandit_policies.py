@@ -347,8 +347,8 @@ class RandomWalkFilter:
         if self.greedy:
             mean = posterior @ points
             return _best_arm(jnp.stack([mean, 1 - mean]), key)
-        drawn = points[jax.random.categorical(key, jnp.log(posterior))]
-        return _best_arm(jnp.stack([drawn, 1 - drawn]), key)
+        arm_1_is_better = posterior @ (1 - jnp.sign(points - 0.5)) / 2
+        return jax.random.bernoulli(key, arm_1_is_better).astype(jnp.int32)
 
     def update(self, statistics: Array, arm: Array, reward: Array) -> Array:
         points = jnp.asarray(self._points)
