@@ -1,0 +1,44 @@
+"""What environments that are seen as images have in common: the size of a view, its spec, and how episodes are drawn.
+
+Views are float32 in [0, 1], not bytes: torsos take an observation as it is, and one of 0 to 255 would be 255 times too large.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from acme import specs
+
+from components.environments.base import Animator
+from components.types import Array
+
+SIZE = 84
+"""Rows, and columns, of a view in pixels."""
+
+
+def view_spec() -> specs.BoundedArray:
+    """Spec of a view, `[SIZE, SIZE, 3]`: rows from the top, columns from the left, then red, green and blue."""
+    return specs.BoundedArray((SIZE, SIZE, 3), np.float32, 0.0, 1.0, 'view')
+
+
+def view_animator(view: Callable[[Any], Array]) -> Animator:
+    """What draws episodes as what is seen in them.
+
+    Args:
+      view: of a state, as `view_spec` has it.
+    """
+    from PIL import Image  # Imported here as only who draws should wait for it.
+
+    view = jax.jit(view)
+
+    def draw(state: Any) -> Image.Image:
+        pixels = np.rint(255 * np.asarray(view(state))).astype(np.uint8)
+        return Image.fromarray(pixels).resize((4 * SIZE, 4 * SIZE), Image.Resampling.NEAREST)
+
+    def animate(states: Sequence[Any], path: str | os.PathLike) -> None:
+        first, *others = map(draw, states)
+        first.save(path, save_all=True, append_images=others, duration=70, loop=0)
+
+    return animate
