@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from components.environments.base import Batch, DmEnvironment
-from components.environments.harlow import Harlow, HarlowState, SymbolicHarlow, performance_by_trial
+from components.environments.harlow import (
+    Harlow,
+    HarlowState,
+    RingHarlow,
+    RingHarlowState,
+    SymbolicHarlow,
+    object_vectors,
+    performance_by_trial,
+)
 
 FIRST, MID, LAST = (int(step_type) for step_type in dm_env.StepType)
 KEY = jax.random.key(0)
@@ -52,7 +60,7 @@ def win_stay(carry, state, timestep, key):
     known, latest = carry
     known = jnp.where(timestep.first(), 0, jnp.where(timestep.reward > 0, latest[0], latest[1]))
     left, right = timestep.observation.reshape(2, -1)
-    is_known = ~timestep.first() & (known == right).all()
+    is_known = ~timestep.first() & (abs(known - right).max() < 1e-4)
     action = jnp.where(timestep.first(), jax.random.bernoulli(key), is_known).astype(jnp.int32)
     return action, (known, jnp.where(action == 1, jnp.stack([right, left]), jnp.stack([left, right])))
 
@@ -101,7 +109,7 @@ def test_a_symbolic_episode_by_hand():
     state = state._replace(objects=jnp.int32([7, 3]), rewarded_right=jnp.asarray(True))
     assert timestep.first()
     np.testing.assert_array_equal(timestep.observation, np.zeros(8))
-    rewarded, other = environment.vector(7), environment.vector(3)
+    rewarded, other = object_vectors(jnp.array([7, 3]), 4, 0)
     shown, rows = [], []
     for t, action in enumerate([1, 1, 1, 0]):
         before = state
@@ -111,24 +119,30 @@ def test_a_symbolic_episode_by_hand():
         assert (int(state.trial), bool(state.selected)) == (t // 2 + t % 2, t % 2 == 1)
     right = bool(before.rewarded_right)
     assert rows == [(MID, 0, 1), (MID, 1, 1), (MID, 0, 1), (LAST, -1 if right else 1, 0)]
-    np.testing.assert_array_equal(shown[0], np.concatenate([other, rewarded]))
-    np.testing.assert_array_equal(shown[2], np.concatenate([other, rewarded] if right else [rewarded, other]))
+    np.testing.assert_allclose(shown[0], np.concatenate([other, rewarded]), atol=1e-6)
+    sides = [other, rewarded] if right else [rewarded, other]
+    np.testing.assert_allclose(shown[2], np.concatenate(sides), atol=1e-6)
     np.testing.assert_array_equal([shown[1], shown[3]], 0)
     assert bool(state.correct) != right
 
 
 def test_vectors_are_those_of_their_number_and_seed():
-    def vectors_of(environment, numbers):
-        return np.asarray(jax.jit(jax.vmap(environment.vector))(numbers))
-
-    vectors = vectors_of(SymbolicHarlow(), jnp.arange(2000))
-    np.testing.assert_array_equal(vectors[1000:], vectors_of(SymbolicHarlow(first_object=1000), jnp.arange(1000, 2000)))
+    vectors = np.asarray(object_vectors(jnp.arange(2000), 16, 0))
+    np.testing.assert_allclose(vectors[1234:1236], object_vectors(jnp.array([1234, 1235]), 16, 0), atol=1e-6)
     assert len(np.unique(vectors, axis=0)) == 2000
     assert abs(vectors.mean()) < 5 / np.sqrt(32_000)
     assert abs(vectors.var() - 1) < 5 * np.sqrt(2 / 32_000)
-    assert (vectors[:100] != vectors_of(SymbolicHarlow(seed=1), jnp.arange(100))).all()
-    state, _ = jax.jit(jax.vmap(SymbolicHarlow(first_object=1000).reset))(jax.random.split(KEY, 500))
-    assert 1000 <= int(state.objects.min()) <= 1100 <= 1900 <= int(state.objects.max()) < 2000
+    assert (vectors[:100] != object_vectors(jnp.arange(100), 16, 1)).all()
+
+
+@pytest.mark.parametrize('form', [SymbolicHarlow, RingHarlow])
+def test_held_out_objects_are_others_than_those_of_training(form):
+    def drawn(environment):
+        return np.asarray(jax.jit(jax.vmap(environment.reset))(jax.random.split(KEY, 500))[0].objects)
+
+    training, held_out = drawn(form()), drawn(form(first_object=1000))
+    assert 0 <= training.min() < 100 < 900 < training.max() < 1000
+    np.testing.assert_array_equal(training + 1000, held_out)
 
 
 def test_a_batch_draws_a_new_task_for_every_episode_and_copy():
@@ -147,6 +161,86 @@ def test_a_batch_draws_a_new_task_for_every_episode_and_copy():
     assert (
         len({tuple(pair) for episode in pairs[::2] for pair in episode}) > 90
     )  # Of 96; two may be the same by chance.
+
+
+def on_ring(gaze=0, choosing=False, right=True, trial=0, num_steps=0):
+    no = jnp.zeros((), bool)
+    return RingHarlowState(
+        jnp.int32(gaze),
+        jnp.int32([7, 3]),
+        jnp.asarray(right),
+        jnp.asarray(choosing),
+        *(jnp.int32(num_steps), jnp.int32(trial), no, no),
+    )
+
+
+def test_a_trial_on_the_ring_by_hand():
+    environment = RingHarlow(object_size=2)
+    step = jax.jit(environment.step)
+    rewarded, other = np.asarray(object_vectors(jnp.array([7, 3]), 2, 0))
+    state, rows, cells = on_ring(2), [], []
+    for t, action in enumerate([LEFT, LEFT, NOTHING, RIGHT, RIGHT, RIGHT]):
+        state, timestep = step(state, jnp.int32(action), jax.random.key(t))
+        rows.append((int(timestep.step_type), float(timestep.reward), float(timestep.discount)))
+        cells.append(np.asarray(timestep.observation).reshape(9, 3))
+        assert (bool(state.selected), bool(state.correct), int(state.trial)) == ((t == 5), (t == 5), int(t == 5))
+        assert (int(state.gaze), int(state.num_steps)) == ([1, 0, 0, 1, 2, 3][t], t + 1)
+    assert rows == [(MID, 0, 1), (MID, np.float32(0.2), 1), (MID, 0, 1), (MID, 0, 1), (MID, 0, 1), (MID, 1, 1)]
+    empty = np.zeros((9, 3), np.float32)
+    seen = empty.copy()
+    seen[3, 0] = 1  # The target, one cell on the left.
+    np.testing.assert_array_equal(cells[0], seen)
+    for t, gaze in enumerate([0, 0, 1, 2], 1):
+        seen = empty.copy()
+        seen[4 + 3 - gaze, 1:] = rewarded
+        if gaze < 2:  # From there the other one, five cells away, is out of sight.
+            seen[4 - 3 - gaze, 1:] = other
+        np.testing.assert_allclose(cells[t], seen, atol=1e-6)
+    seen = empty.copy()
+    seen[1, 0] = 1
+    np.testing.assert_array_equal(cells[5], seen)
+
+
+def test_the_ring_closes_and_episodes_on_it_end():
+    step = jax.jit(RingHarlow(object_size=1).step)
+    for gaze, action, after in (8, RIGHT, -8), (-8, LEFT, 8), (-8, RIGHT, -7):
+        assert int(step(on_ring(gaze), jnp.int32(action), KEY)[0].gaze) == after
+    # Who looks at an object's cell while there is none selects nothing.
+    state, timestep = step(on_ring(2), jnp.int32(RIGHT), KEY)
+    assert (bool(state.selected), float(timestep.reward), int(timestep.step_type)) == (False, 0, MID)
+    state, timestep = step(on_ring(-2, choosing=True, trial=5), jnp.int32(LEFT), KEY)
+    assert (int(timestep.step_type), float(timestep.reward), float(timestep.discount)) == (LAST, -1, 0)
+    _, timestep = step(on_ring(6, num_steps=249), jnp.int32(LEFT), KEY)
+    assert (int(timestep.step_type), float(timestep.reward), float(timestep.discount)) == (LAST, 0, 0)
+    _, timestep = step(on_ring(6, num_steps=248), jnp.int32(LEFT), KEY)
+    assert (int(timestep.step_type), float(timestep.discount)) == (MID, 1)
+
+
+def test_who_remembers_on_the_ring():
+    """Six steps a trial at most: to the target, and to the object that is known to pay, if any is."""
+
+    def choose(carry, state, timestep, key):
+        target = jnp.where(state.choosing, jnp.where((state.trial == 0) | state.rewarded_right, 3, -3), 0)
+        return jnp.where(target > state.gaze, RIGHT, LEFT), carry
+
+    num_episodes = 2000
+    start, states, timesteps, _ = play(RingHarlow(object_size=1), num_episodes, 36, choose, ())
+    counts = np.bincount(start.gaze + 3, minlength=7)
+    assert counts[3] == 0
+    assert (abs(np.delete(counts, 3) - num_episodes / 6) < 5 * np.sqrt(num_episodes * 5 / 36)).all()
+    num_steps = 1 + (timesteps.step_type == LAST).argmax(0)
+    np.testing.assert_array_equal(num_steps, 33 + abs(start.gaze))
+    valid = np.arange(36)[:, None] < num_steps
+    states = states._replace(selected=states.selected & valid)
+    performance = performance_by_trial(states, 6)
+    assert abs(performance[0] - 0.5) < 5 * 0.5 / np.sqrt(num_episodes)
+    np.testing.assert_array_equal(performance[1:], 1)
+    returns = (timesteps.reward * valid).sum(0)
+    np.testing.assert_allclose(np.unique(np.round(returns, 3)), [5.2, 7.2], rtol=1e-5)
+    # The next trial's side does not follow from where one is: at the object that paid, from the second trial on.
+    later = states.selected & (states.trial > 1)
+    same = states.rewarded_right[later] == (states.gaze[later] > 0)
+    assert abs(same.mean() - 0.5) < 5 * 0.5 / np.sqrt(later.sum())
 
 
 def looking(yaw=0.0, velocity=0.0, phase=FIXATION, phase_steps=0, trial=0, num_steps=0, images=(7, 3), right=True):
@@ -340,10 +434,11 @@ def test_no_two_images_look_alike_in_training_or_held_out():
     assert set(np.asarray(state.images).flat) == set(range(1000, 1005))
 
 
-def test_shuffled_rewards_on_the_screen():
-    step, _ = compiled(Harlow(shuffle_rewards=True))
-    step = jax.vmap(step, (None, None, 0))
-    state, timestep = step(looking(20, phase=CHOICE), jnp.int32(NOTHING), jax.random.split(KEY, 2000))
+@pytest.mark.parametrize('form', [RingHarlow, Harlow])
+def test_shuffled_rewards_with_a_gaze(form):
+    before = on_ring(3, choosing=True) if form is RingHarlow else looking(20, phase=CHOICE)
+    step = jax.vmap(unseen(form(shuffle_rewards=True).step), (None, None, 0))
+    state, timestep = step(before, jnp.int32(NOTHING), jax.random.split(KEY, 2000))
     assert state.correct.all()
     assert set(timestep.reward.tolist()) == {-1, 1}
     assert abs((timestep.reward > 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(2000)
@@ -400,6 +495,12 @@ def test_performance_leaves_out_what_is_no_selection():
         ),
         (SymbolicHarlow, {'first_object': -1}, r'SymbolicHarlow.first_object must be at least 0, got -1'),
         (SymbolicHarlow, {'object_size': 0}, r'SymbolicHarlow.object_size must be at least 1, got 0'),
+        (
+            RingHarlow,
+            {'num_objects': 1},
+            r'RingHarlow.num_objects must be at least 2, as an episode needs a pair, got 1',
+        ),
+        (RingHarlow, {'max_steps': 0}, r'RingHarlow.max_steps must be at least 1, got 0'),
         (Harlow, {'num_images': 1}, r'Harlow.num_images must be at least 2, as an episode needs a pair, got 1'),
         (Harlow, {'first_image': -1}, r'Harlow.first_image must be at least 0, got -1'),
         (Harlow, {'action_repeat': 0}, r'Harlow.action_repeat must be at least 1, got 0'),

@@ -5,7 +5,7 @@ the trial draws, and one is selected: the rewarded one pays +1, the other -1. No
 selection, and the first selection tells all: who has learned what the episodes have in common is right half of the time in
 the first trial and always from the second on.
 
-The forms of the task, `SymbolicHarlow` and `Harlow`, differ in what an object is and in how it is selected. Their
+The forms of the task, `SymbolicHarlow`, `RingHarlow` and `Harlow`, differ in what an object is and in how it is selected. Their
 states have three attributes in common, of which `performance_by_trial` makes the curve that the task is known for:
 
     trial      trials finished so far, which is the number, from 0, of the one that is going on. int32.
@@ -35,6 +35,12 @@ from components.environments.base import Animator, make_timestep
 from components.environments.views import SIZE, view_animator, view_spec
 from components.types import Array
 
+_FIXATION_REWARD = 0.2  # On the ring and on the screen.
+
+# Of the task on a ring, in cells.
+_RING_SIZE, _OBJECT_CELL = 17, 3
+_IN_SIGHT = np.arange(-4, 5, dtype=np.int32)
+
 # Of the task on a screen. Degrees and environment steps are those of the source.
 _FIELD_OF_VIEW = 65.0  # Degrees; the screen is as wide.
 _PIXEL = _FIELD_OF_VIEW / SIZE  # Degrees.
@@ -43,7 +49,6 @@ _IMAGE_YAW = 20.0  # Degrees from the centre of the screen to the centre of an i
 _SELECTING = 7.0  # Degrees, at most, from an image's centre to where one looks.
 _FIXATING = 3.5  # Degrees, likewise, of the cross.
 _FIXATION_STEPS, _INTERVAL_STEPS = 4, 10
-_FIXATION_REWARD = 0.2
 _FIXATION, _CHOICE, _INTERVAL = range(3)
 _NUM_WAVES = 6
 
@@ -136,14 +141,122 @@ class SymbolicHarlow:
         reward = jnp.where(selected, jnp.where(pays, 1, -1), 0)
         return state, make_timestep(self._observe(state), reward, jnp.where(last, 0, 1), last=last)
 
-    def vector(self, number: Array) -> Array:
-        """The object of a number, int32: float32 `[object_size]`."""
-        key = jax.random.fold_in(jax.random.key(self.seed), number)
-        return jax.random.normal(key, (self.object_size,), jnp.float32)
-
     def _observe(self, state: SymbolicHarlowState) -> Array:
         left_and_right = _left_and_right(state.objects, state.rewarded_right)
-        return jnp.where(state.shown, jax.vmap(self.vector)(left_and_right).reshape(-1), 0)
+        vectors = object_vectors(left_and_right, self.object_size, self.seed)
+        return jnp.where(state.shown, vectors.reshape(-1), 0)
+
+
+class RingHarlowState(NamedTuple):
+    """State of a `RingHarlow`; see the module's docstring for the last three attributes.
+
+    Attributes:
+      gaze: cell that one looks at, counted to the right from where the target is: -8 to 8. int32 scalar.
+      objects: number of the episode's rewarded object, and of the other one. int32 `[2]`.
+      rewarded_right: whether the trial has the rewarded one on the right. Bool scalar.
+      choosing: whether the objects are there, and not the target. Bool scalar.
+      num_steps: of the episode so far. int32 scalar.
+      trial: int32 scalar.
+      selected: bool scalar.
+      correct: bool scalar.
+    """
+
+    gaze: Array
+    objects: Array
+    rewarded_right: Array
+    choosing: Array
+    num_steps: Array
+    trial: Array
+    selected: Array
+    correct: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class RingHarlow:
+    """Harlow's task on a ring of 17 cells, of which those around one's gaze are seen, as a pure-JAX `SingleEnvironment`.
+
+    A trial begins with a target in one cell. Looking at it pays +.2, and two objects take its place, three cells to its left and
+    to its right. Looking at one selects it, and the next trial begins. Actions move the gaze left, right or not at all (0 to 2),
+    by one cell. An episode starts one to three cells beside the target, and terminates with its last trial or after `max_steps`.
+
+    Observations are float32 `[9 * (1 + object_size)]`: from the fourth cell on the left of the gaze to the fourth on its right,
+    1 for the target, and then the object's vector, zeros where there is none.
+
+    Args:
+      num_trials: trials of an episode, at least 1.
+      num_objects: as of `SymbolicHarlow`, whose objects these are; so are the next two and the last two.
+      first_object: likewise.
+      object_size: likewise.
+      max_steps: of an episode, at least 1.
+      shuffle_rewards: whether a coin decides which object pays (see the module's docstring).
+      seed: of the vectors.
+
+    Raises:
+      ValueError: if a number is not as above.
+
+    Source: the public repository BKHMSI/Meta-RL-Harlow, its one-dimensional variant, for cells, rewards, 6 trials and 250 steps.
+    There an object is one number.
+    """
+
+    num_trials: int = 6
+    num_objects: int = 1000
+    first_object: int = 0
+    object_size: int = 16
+    max_steps: int = 250
+    shuffle_rewards: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        _check_at_least(self, num_trials=1, first_object=0, object_size=1, max_steps=1)
+        _check_pool(self, 'num_objects')
+
+    def spec(self) -> specs.EnvironmentSpec:
+        return specs.EnvironmentSpec(
+            observations=specs.Array((len(_IN_SIGHT) * (1 + self.object_size),), np.float32, 'cells'),
+            actions=specs.DiscreteArray(3, name='action'),
+            rewards=specs.BoundedArray((), np.float32, -1.0, 1.0, 'reward'),
+            discounts=specs.BoundedArray((), np.float32, 0.0, 1.0, 'discount'),
+        )
+
+    def reset(self, key: Array) -> tuple[RingHarlowState, dm_env.TimeStep]:
+        pair_key, side_key, gaze_key = jax.random.split(key, 3)
+        none, no = jnp.int32(0), jnp.zeros((), bool)
+        state = RingHarlowState(
+            gaze=jax.random.choice(gaze_key, jnp.array([-3, -2, -1, 1, 2, 3], jnp.int32)),
+            objects=_draw_pair(pair_key, self.first_object, self.num_objects),
+            rewarded_right=jax.random.bernoulli(side_key),
+            **dict(choosing=no, num_steps=none, trial=none, selected=no, correct=no),
+        )
+        return state, make_timestep(self._observe(state), first=True)
+
+    def step(self, state: RingHarlowState, action: Array, key: Array) -> tuple[RingHarlowState, dm_env.TimeStep]:
+        side_key, coin_key = jax.random.split(key)
+        gaze = _on_ring(state.gaze + jnp.asarray([-1, 1, 0], jnp.int32)[action])
+        fixated = ~state.choosing & (gaze == 0)
+        selected = state.choosing & (abs(gaze) == _OBJECT_CELL)
+        correct = selected & ((gaze > 0) == state.rewarded_right)
+        state = state._replace(
+            gaze=gaze,
+            rewarded_right=jnp.where(selected, jax.random.bernoulli(side_key), state.rewarded_right),
+            choosing=(state.choosing | fixated) & ~selected,
+            num_steps=state.num_steps + 1,
+            trial=state.trial + selected,
+            selected=selected,
+            correct=correct,
+        )
+        pays = jax.random.bernoulli(coin_key) if self.shuffle_rewards else correct
+        reward = _FIXATION_REWARD * fixated + jnp.where(selected, jnp.where(pays, 1, -1), 0)
+        last = (state.trial >= self.num_trials) | (state.num_steps >= self.max_steps)
+        return state, make_timestep(self._observe(state), reward, jnp.where(last, 0, 1), last=last)
+
+    def _observe(self, state: RingHarlowState) -> Array:
+        cells = _on_ring(state.gaze + _IN_SIGHT)
+        is_target = (cells == 0) & ~state.choosing
+        is_object = (cells[:, None] == np.array([-_OBJECT_CELL, _OBJECT_CELL])) & state.choosing
+        left_and_right = _left_and_right(state.objects, state.rewarded_right)
+        vectors = object_vectors(left_and_right, self.object_size, self.seed)
+        shown = jnp.where(is_object[..., None], vectors, 0).sum(1)
+        return jnp.concatenate([is_target.astype(jnp.float32)[:, None], shown], axis=1).reshape(-1)
 
 
 class HarlowState(NamedTuple):
@@ -355,6 +468,12 @@ def performance_by_trial(states: Any, num_trials: int) -> np.ndarray:
     )
 
 
+def object_vectors(numbers: Array, size: int, seed: int) -> Array:
+    """Objects of the forms without images, by their numbers, int32 `[N]`: float32 `[N, size]`, standard normal."""
+    key = jax.random.key(seed)
+    return jax.vmap(lambda number: jax.random.normal(jax.random.fold_in(key, number), (size,), jnp.float32))(numbers)
+
+
 def _draw_pair(key: Array, first: int, count: int) -> Array:
     """Two different numbers of `first` to `first + count - 1`, all ordered pairs alike. int32 `[2]`."""
     one_key, other_key = jax.random.split(key)
@@ -366,6 +485,11 @@ def _draw_pair(key: Array, first: int, count: int) -> Array:
 def _left_and_right(pair: Array, rewarded_right: Array) -> Array:
     """A pair, the rewarded one first, in the order of the sides."""
     return jnp.where(rewarded_right, pair[::-1], pair)
+
+
+def _on_ring(cell: Array) -> Array:
+    """Cells in [-8, 8]."""
+    return (cell + _RING_SIZE // 2) % _RING_SIZE - _RING_SIZE // 2
 
 
 def _wrap(angle: Array) -> Array:
