@@ -81,7 +81,7 @@ class Checkpointer:
         Raises:
           CheckpointError: if this one, or the one before it, could not be written.
         """
-        data = jax.device_get(_without_keys(state))
+        data = jax.device_get(_to_files(state))
         if not math.isnan(score) and (self._best is None or score > self._best[1]):
             self._best = [step, score]
         ours = {
@@ -144,9 +144,9 @@ class Checkpointer:
         step = self.find(step)
         record = self._record(step)
         _check_structure(record['structure'], _structure(template), step)
-        data = self._data(step, record, _without_keys(template))
+        data = self._data(step, record, _to_files(template))
         self._best = record['best']
-        return Checkpoint(step, jax.tree.map(_with_key, template, data), record['notes'])
+        return Checkpoint(step, jax.tree.map(_from_file, template, data), record['notes'])
 
     def read(self, step: int | None = None) -> Any:
         """Reads a checkpoint without a template: dictionaries and lists in place of other containers.
@@ -310,10 +310,17 @@ def _is_key(x: Any) -> bool:
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _without_keys(tree: Any) -> Any:
-    """Random keys as the numbers behind them, which files can hold."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+def _to_files(tree: Any) -> Any:
+    """The leaves as files can hold them: the numbers behind random keys, and nothing for arrays without entries."""
+
+    def to_file(x: Any) -> Any:
+        return jax.random.key_data(x) if _is_key(x) else None if np.size(x) == 0 else x
+
+    return jax.tree.map(to_file, tree)
 
 
-def _with_key(like: Any, data: Any) -> Any:
-    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like)) if _is_key(like) else data
+def _from_file(like: Any, data: Any) -> Any:
+    """A leaf as it was before `_to_files`."""
+    if _is_key(like):
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+    return np.zeros(like.shape, like.dtype) if np.size(like) == 0 else data

@@ -44,6 +44,7 @@ def make_state(seed):
         ),
         'arrays': [special, special.astype(jnp.bfloat16), jnp.array([0, 2**32 - 1, seed], jnp.uint32)],
         'flags': (jnp.array([True, False, seed > 0]), np.arange(3) + seed),
+        'nothing': {'observation': jnp.zeros((3, 0), jnp.bfloat16)},  # That of a bandit, which shows nothing.
         'env_steps': 10 * seed + 7,
     }
 

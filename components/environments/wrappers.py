@@ -252,5 +252,13 @@ def unwrapped(environment: SingleEnvironment, state: Any) -> tuple[SingleEnviron
     return innermost, state
 
 
+def with_innermost(environment: SingleEnvironment, innermost: SingleEnvironment) -> SingleEnvironment:
+    """The same wrappers around another environment."""
+    if isinstance(environment, DelayedReward | _Memory):
+        inside: Any = with_innermost(environment.environment, innermost)
+        return dataclasses.replace(environment, environment=inside)  # type: ignore[type-var]
+    return innermost
+
+
 def _entries(observation: Any) -> Mapping[str, Any]:
     return observation if isinstance(observation, Mapping) else {'observation': observation}
