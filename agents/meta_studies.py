@@ -124,7 +124,6 @@ def _rows_of_play(play: Play, bandit: Bandit) -> list[Row]:
     regret = np.cumsum(np.asarray(play.regret, np.float64), 1)
     reward = np.cumsum(np.asarray(play.rewards, np.float64), 1)
     columns = {
-        'pull': 1 + np.arange(regret.shape[1]),
         'cumulative_regret': regret.mean(0),
         'standard_error': regret.std(0, ddof=1) / np.sqrt(len(regret)),
         'cumulative_reward': reward.mean(0),
@@ -132,7 +131,7 @@ def _rows_of_play(play: Play, bandit: Bandit) -> list[Row]:
     }
     if isinstance(bandit, InformativeBandit):
         columns['informative_arm'] = (np.asarray(play.arms) == bandit.num_candidates).mean(0)
-    return [{name: float(x[t]) for name, x in columns.items()} for t in range(regret.shape[1])]
+    return [{'pull': t + 1, **{name: float(x[t]) for name, x in columns.items()}} for t in range(regret.shape[1])]
 
 
 def _summary_of_play(rows: Sequence[Row]) -> Row:

@@ -171,12 +171,17 @@ def _by(rows: Sequence[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
     return groups
 
 
+def _without_keys(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in KEYS}
+
+
 def _table(rows: Sequence[Row], study: Study) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE)
     for column in ('test', 'policy', 'updates'):
         table.add_column(column)
     for i, ((test, policy, checkpoint), own) in enumerate(_by(rows, *KEYS[:3]).items()):
-        summaries = [study.summary(seed_rows) for seed_rows in _by(own, 'seed').values()]
+        measured = [[_without_keys(row) for row in seed_rows] for seed_rows in _by(own, 'seed').values()]
+        summaries = [study.summary(seed_rows) for seed_rows in measured]
         if i == 0:
             for name in summaries[0]:
                 table.add_column(name, justify='right')

@@ -1,0 +1,102 @@
+"""The report of agents that learn within an episode."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from tools import meta_rl_report, run
+
+SMALL = [
+    'NUM_ENVS = 4',
+    'NUM_SEEDS = 2',
+    'UNROLL_LENGTH = 6',
+    'experiment.Experiment.loggers = []',
+    'LOG_EVERY = 48',
+    'CHECKPOINT_EVERY = 48',
+    'TOTAL_ENV_STEPS = 96',
+]
+RECURRENT = 'cores.LSTM.hidden_size = 3'
+
+
+def train(workdir, file, *bindings):
+    arguments = [part for line in (*SMALL, *bindings) for part in ('--gin_bindings', line)]
+    assert run.main(['--gin_file', file, '--workdir', str(workdir), *arguments]) == 0
+    return workdir
+
+
+@pytest.fixture(scope='module')
+def bandits(tmp_path_factory):
+    """Two runs of two seeds, with checkpoints 2 and 4."""
+    runs = tmp_path_factory.mktemp('runs')
+    files = {'independent': 'gin/bandits/independent.gin', 'easy': 'gin/bandits/dependent_easy.gin'}
+    return [
+        train(runs / name, file, RECURRENT, 'bandits.BernoulliBandit.num_pulls = 6') for name, file in files.items()
+    ]
+
+
+def report(*workdirs, arguments=()):
+    command = [part for workdir in workdirs for part in ('--workdir', str(workdir))]
+    return meta_rl_report.main([*command, '--num_episodes', '30', *map(str, arguments)])
+
+
+def rows(path):
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_agent_plays_in_the_tasks_of_every_run(bandits, capsys):
+    assert report(*bandits) == 0
+    found = rows(bandits[0] / 'report' / 'report.csv')
+    agents = [row for row in found if row['checkpoint']]
+    assert {(row['test'], row['policy'], row['seed']) for row in agents} == {
+        (test, policy, seed) for test in ('independent', 'easy') for policy in ('independent', 'easy') for seed in '01'
+    }
+    assert {row['checkpoint'] for row in agents} == {'4'}
+    assert len(agents) == 2 * 2 * 2 * 6
+    assert {'Thompson', 'Gittins', 'UCB (1)', 'random'} < {row['policy'] for row in found if row['test'] == 'easy'}
+    regrets = [float(row['cumulative_regret']) for row in agents if row['pull'] == '6']
+    assert min(regrets) > 0
+    assert max(regrets) < 6 * 0.8 + 1e-6
+    assert len(set(regrets)) > 2
+    out = capsys.readouterr().out
+    assert sum('independent' in line and '[' in line for line in out.splitlines()) >= 3
+    assert (bandits[0] / 'report' / 'report.png').stat().st_size > 10_000
+
+
+def test_checkpoints_can_be_chosen(bandits, tmp_path):
+    assert report(bandits[0], arguments=['--checkpoints', 'all', '--out', tmp_path]) == 0
+    assert {row['checkpoint'] for row in rows(tmp_path / 'report.csv')} == {'', '2', '4'}
+    assert report(bandits[0], arguments=['--checkpoints', '2', '--out', tmp_path, '--greedy']) == 0
+    assert {row['checkpoint'] for row in rows(tmp_path / 'report.csv')} == {'', '2'}
+
+
+def test_the_two_step_task_is_drawn_as_bars(tmp_path):
+    workdir = train(tmp_path / 'two_step', 'gin/two_step/fixed.gin', RECURRENT, 'two_step.TwoStep.num_trials = 3')
+    assert report(workdir) == 0
+    found = rows(workdir / 'report' / 'report.csv')
+    assert len(found) == 4 + 2
+    optimal = next(row for row in found if row['policy'] == 'Bayes-optimal')
+    assert float(optimal['rewarded_common']) == 1
+    assert all(0 <= float(row['mean_reward']) <= 1 for row in found)
+
+
+def test_one_line_and_status_2_for_what_cannot_be_reported(bandits, tmp_path, capsys):
+    def error(*workdirs, arguments=()):
+        assert report(*workdirs, arguments=arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert 'must be at least 2, got 1' in error(bandits[0], arguments=['--num_episodes', '1'])
+    assert 'told apart by the names of their folders' in error(bandits[0], bandits[0])
+    assert 'there is no checkpoint 3' in error(bandits[0], arguments=['--checkpoints', '3'])
+    assert 'numbers with commas' in error(bandits[0], arguments=['--checkpoints', 'best'])
+    catch = train(tmp_path / 'catch', 'gin/catch/actor_critic.gin', 'torsos.MLP.hidden_sizes = (4,)')
+    assert 'nothing to report of Catch' in error(catch)
+    host = train(tmp_path / 'host', 'gin/host/catch.gin', 'torsos.MLP.hidden_sizes = (4,)')
+    assert 'reports are of pure-JAX environments' in error(host)
+
+
+def test_cells_tell_mean_and_range():
+    assert meta_rl_report._cell([0.25]) == '0.250'
+    assert meta_rl_report._cell([0.0, np.float64(1)]) == '0.500 [0.000, 1.000]'
