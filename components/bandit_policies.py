@@ -262,8 +262,8 @@ class MajorityRule(_Counting):
         return super().init(num_arms)
 
     def act(self, statistics: Counts, key: Array) -> Array:
-        evidence = 2 * statistics.reward_sums - statistics.num_pulls
-        return _best_arm(evidence - evidence[::-1], key)
+        failures = statistics.num_pulls - statistics.reward_sums
+        return _best_arm(statistics.reward_sums + failures[::-1], key)
 
 
 @dataclasses.dataclass(frozen=True)

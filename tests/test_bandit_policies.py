@@ -232,7 +232,10 @@ def test_every_policy_plays_in_the_tasks_of_a_key():
     assert len(np.unique(targets)) == 10
     arms = np.asarray(play(InformativeArmFirst(), bandit, KEY, num_episodes).arms)
     np.testing.assert_array_equal(arms, np.stack([np.full(200, 10), *[targets] * 4], axis=1))
-    assert not any((jax.random.key_data(play_key) == jax.random.key_data(key)).all() for key in task_keys)
+    # Whoever evaluates something else in the same tasks counts on this.
+    expected_task_key, expected_play_key = jax.random.split(KEY)
+    assert (task_keys == jax.random.split(expected_task_key, num_episodes)).all()
+    assert play_key == expected_play_key
 
 
 class AlwaysArm0(Random):
@@ -257,7 +260,7 @@ def test_regret_is_of_where_restless_arms_are_when_pulled():
     assert not np.allclose(regret[:, 0], regret[:, 1])
 
 
-EASY, MEDIUM, HARD = Dependent((0.1, 0.9)), Dependent((0.25, 0.75)), Dependent((0.4, 0.6))
+EASY, HARD = Dependent((0.1, 0.9)), Dependent((0.4, 0.6))
 
 
 # Exact, or from many more episodes: cumulative regret, and pulls of the worse arm, in episodes of 100 pulls.
@@ -265,18 +268,17 @@ EASY, MEDIUM, HARD = Dependent((0.1, 0.9)), Dependent((0.25, 0.75)), Dependent((
     ('policy', 'arms', 'regret', 'wrong_pulls'),
     [
         (BayesOptimal(100), Independent(), 1.748, 13.2),
-        (Gittins(100), Independent(), 1.75, 13.3),
-        (MajorityRule(), Independent(), 2.80, 18.7),
-        (GreedyPosteriorMean(), Independent(), 2.70, 17.7),
+        (Gittins(100), Independent(), 1.754, 13.3),
+        (MajorityRule(), Independent(), 2.799, 18.7),
+        (GreedyPosteriorMean(), Independent(), 2.691, 17.7),
         (ThompsonSampling(), Independent(), 2.79, 16.6),
-        (UCB(0.5), Independent(), 2.98, 17.3),
-        (UCB(2.0), Independent(), 5.60, 25.2),
-        (Random(), Independent(), 16.67, 50.0),
+        (UCB(0.5), Independent(), 2.970, 17.3),
+        (UCB(2.0), Independent(), 5.581, 25.2),
+        (Random(), Independent(), 16.667, 50.0),
         (BayesOptimal(100), EASY, 0.80, 1.00),
         (Gittins(100), HARD, 3.03, 15.1),
         (MajorityRule(), Dependent(), 1.22, 7.5),
         (MajorityRule(), EASY, 0.62, 0.78),
-        (MajorityRule(), MEDIUM, 1.00, 2.00),
         (MajorityRule(), HARD, 2.31, 11.5),
     ],
     ids=repr,
@@ -293,7 +295,6 @@ def test_regret_of_a_hundred_pulls(policy, arms, regret, wrong_pulls):
         (RandomWalkFilter(), 2.03, 5.49),
         (RandomWalkFilter(greedy=False), 4.48, 9.25),
         (RescorlaWagner(), 3.25, 6.99),
-        (UCB(1.0), 4.31, 7.33),
     ],
     ids=repr,
 )

@@ -61,6 +61,12 @@ def test_the_paying_place_switches_between_trials(paying):
     assert is_mean(np.asarray(timestep.reward)[switches], 0.9 if paying == 1 else 0.1)
 
 
+@pytest.mark.parametrize('common', [False, True])
+def test_a_trial_ends_without_forgetting_its_transition(common):
+    state, _ = step_often(TwoStep(), state_at(1, 1)._replace(common=jnp.array(common)), 0)
+    assert set(np.asarray(state.common).tolist()) == {common}
+
+
 def test_episodes_draw_which_place_pays():
     state, timestep = jax.jit(jax.vmap(TwoStep().reset))(KEYS)
     assert is_mean(np.asarray(state.paying) == 1, 0.5)
