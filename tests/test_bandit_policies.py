@@ -284,7 +284,7 @@ EASY, HARD = Dependent((0.1, 0.9)), Dependent((0.4, 0.6))
     ids=repr,
 )
 def test_regret_of_a_hundred_pulls(policy, arms, regret, wrong_pulls):
-    found = play(policy, BernoulliBandit(arms), KEY, 1_500).regret
+    found = play(policy, BernoulliBandit(arms), KEY, 1_000).regret
     check_mean(totals(found), regret, slack=0.03)
     check_mean(totals(found > 1e-9), wrong_pulls, slack=0.1)
 
