@@ -313,6 +313,10 @@ def test_the_cross_has_to_be_held():
     assert (int(state.phase), float(timestep.reward)) == (CHOICE, np.float32(0.2))
     (state, timestep), *_ = turn(looking(yaw=3.6), [NOTHING])
     assert (int(state.phase), float(timestep.reward)) == (FIXATION, 0)
+    # Looking at where it comes does not count: 2 environment steps after an interval's end, and 2 of the next 4.
+    rows = turn(looking(phase=INTERVAL, phase_steps=8), [NOTHING, NOTHING])
+    assert [int(state.phase_steps) for state, _ in rows] == [2, 0]
+    assert [int(state.phase) for state, _ in rows] == [FIXATION, CHOICE]
     (state, _), *_ = turn(looking(phase_steps=3, velocity=40.0), [NOTHING])  # 5 degrees after the first one.
     assert int(state.phase) == FIXATION
 
@@ -442,8 +446,17 @@ def test_shuffled_rewards_with_a_gaze(form):
     assert state.correct.all()
     assert set(timestep.reward.tolist()) == {-1, 1}
     assert abs((timestep.reward > 0).mean() - 0.5) < 5 * 0.5 / np.sqrt(2000)
-    # The coin tells nothing about the sides of the next trial.
-    assert abs(((timestep.reward > 0) == state.rewarded_right).mean() - 0.5) < 5 * 0.5 / np.sqrt(2000)
+    # The coin tells nothing about the side of the next trial, which is drawn with the selection.
+    close = 5 * 0.5 / np.sqrt(2000)
+    assert abs(state.rewarded_right.mean() - 0.5) < close
+    assert abs(((timestep.reward > 0) == state.rewarded_right).mean() - 0.5) < close
+
+
+def test_sides_stay_until_a_selection():
+    step = jax.vmap(compiled(Harlow())[0], (None, None, 0))
+    for right in False, True:
+        state, _ = step(looking(phase=CHOICE, right=right), jnp.int32(LEFT), jax.random.split(KEY, 20))
+        assert state.rewarded_right.tolist() == [right] * 20
 
 
 def test_a_batch_on_the_screen_ends_and_draws_anew():

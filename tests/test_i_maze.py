@@ -416,15 +416,20 @@ def test_rays_see_what_the_view_does():
     states = [standing(2.5, 1.6, 0.3, goal=0), standing(6.5, 5.4, 6.2), standing(8.3, 3.5, 1.2)]
     images = see(*states)
     environment = IMaze(num_rays=21)
-    rays = np.stack([environment._observe(state) for state in states]).reshape(3, 21, 4)
+    observe = jax.jit(environment._observe)
+    rays = np.stack([observe(state) for state in states]).reshape(3, 21, 4)
     # A ray is between two columns, and meets what one of them shows.
     beside = np.stack([images[:, 41, 1::4], images[:, 41, 2::4]])
     assert abs(beside - rays[..., :3]).max(-1).min(0).max() < 0.03
     environment.spec().observations.validate(rays[0].reshape(-1))
-    by_hand = np.asarray(environment._observe(standing(2.5, 1.5, EAST))).reshape(21, 4)
+    by_hand = np.asarray(observe(standing(2.5, 1.5, EAST))).reshape(21, 4)
     np.testing.assert_allclose(by_hand[10, 3], 1 / (1 + 8.5), rtol=1e-4)
-    in_front = np.asarray(environment._observe(standing(2.5, 1.5, goal=0))).reshape(21, 4)
+    in_front = np.asarray(observe(standing(2.5, 1.5, goal=0))).reshape(21, 4)
     np.testing.assert_allclose(in_front[10], [1, 0.9, 0.1, 0.5], rtol=1e-4)
+    # Of two apples ahead, the nearer one.
+    for heading in 0, SOUTH:
+        apples = np.asarray(observe(standing(5.5, 5.5, heading))).reshape(21, 4)
+        np.testing.assert_allclose(apples[10], [0.1, 0.9, 0.1, 0.5], rtol=1e-4)
 
 
 def test_latencies_by_hand():

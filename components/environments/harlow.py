@@ -18,7 +18,7 @@ be told: who measures performance steps the environment itself.
 As a control, `shuffle_rewards` has a coin of each trial choose what pays, whatever was selected; `correct` is still about the
 object that the episode drew. No performance but one half is possible then.
 
-Source: Harlow (1949); Wang et al. (2016), section 3.2.2, for the task on a screen, its angles, times and rewards, and the two
+Source: Harlow (1949); Wang et al. (2016) for the task on a screen, its angles, times and rewards, and the two
 pools of 1,000 objects. Objects that are computed, where they took pictures, and the simpler forms are this project's.
 """
 

@@ -30,7 +30,7 @@ States of both forms, `SymbolicIMaze` and `IMaze`, have these attributes in comm
 A `Batch` has the state that the next episode starts with in the place of an episode's last one, where a goal in the last step
 would be told: who measures latencies steps the environment itself.
 
-Source: Mirowski et al. (2017) and Wang et al. (2016), section 3.2.3, for the maze's form, the goal that is constant in an episode
+Source: Mirowski et al. (2016) and Wang et al. (2016) for the maze's form, the goal that is constant in an episode
 and random across them, the way back to the central corridor, apples there, the rewards, and the size of a view. The cells, that
 alcoves are recesses, all motion and how it looks are this project's.
 """
