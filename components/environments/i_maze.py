@@ -169,7 +169,7 @@ class SymbolicIMaze:
         planes = planes.at[*_APPLES.T, 1].set(state.apples).at[*alcove, 2].set(in_sight)
         planes = jnp.pad(planes, ((margin, margin), (margin, margin), (0, 0)))
         planes = planes.at[:, :, 0].set(np.pad(_IS_WALL, margin, constant_values=True))
-        return jax.lax.dynamic_slice(planes, (*state.cell, 0), (self.view_size, self.view_size, 3))
+        return jax.lax.dynamic_slice(planes, (*state.cell, jnp.int32(0)), (self.view_size, self.view_size, 3))
 
 
 class IMazeState(NamedTuple):
