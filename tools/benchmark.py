@@ -4,7 +4,8 @@
 
 Both sides of a comparison alternate in one process, and what is reported is the median of each and of their ratios: absolute
 times of a shared machine say little. `composition` trains the actor-critic of gin/snake/actor_critic.gin with the learner
-and with a loop written for that one agent. `convolution` takes the gradient of the first three inner updates' loss, in a
+and with a loop written for that one agent, `recurrent` does so with the LSTM of gin/bandits/independent.gin and 1,024 environments.
+`convolution` takes the gradient of the first three inner updates' loss, in a
 compiled loop, through `hk.Conv2D` and through the project's torso. `meta_step` is a meta-gradient through 10 updates of an MLP
 256x256 on 64 environments by 20 steps of Catch, in each way of differentiating (some in groups of environments), against the same 10 updates without one.
 `memory` is what the compiled program of that agent needs beside its state for 20 updates, against reverse mode, and how much
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     benchmarks: dict[str, Callable[[int], list[Row]]] = {
         'composition': composition,
+        'recurrent': recurrent,
         'convolution': convolution,
         'meta_step': meta_step,
         'memory': memory,
@@ -87,17 +89,31 @@ def composition(rounds: int, num_updates: int = 20) -> list[Row]:
     """Training of the same Snake agent, in environment steps per second: the learner against a loop of its own."""
     configuration.load([VARIANT])
     agent = configuration.build(Experiment).agent
-    learner, batch = Learner(agent), cast(Any, agent.environment)
+    batch = cast(Any, agent.environment)
     by_hand = hand_written.HandWrittenActorCritic(batch.environment.environment, num_updates)
+    return [_training_speed('composition', agent, by_hand.run, num_updates, rounds)]
+
+
+def recurrent(rounds: int, num_envs: int = 1_024, num_updates: int = 5) -> list[Row]:
+    """The same of an LSTM that learns from whole episodes of a bandit."""
+    configuration.load(['gin/bandits/independent.gin'], [f'NUM_ENVS = {num_envs}'])
+    by_hand = hand_written.HandWrittenRecurrentActorCritic(num_envs, num_updates)
+    agent = configuration.build(Experiment).agent
+    return [_training_speed('recurrent', agent, by_hand.run, num_updates, rounds)]
+
+
+def _training_speed(name: str, agent: Agent, by_hand: Callable[[], Any], num_updates: int, rounds: int) -> Row:
+    """Environment steps per second of the learner, and of a loop by hand of as many updates."""
+    learner = Learner(agent)
 
     def learn():
         learner.advance(num_updates)
         jax.block_until_ready(learner.state)
 
-    ours, theirs = alternate([learn, by_hand.run], rounds)
+    ours, theirs = alternate([learn, by_hand], rounds)
     steps, ratio = num_updates * agent.steps_per_meta_step, statistics.median(np.divide(theirs, ours))
     speed, other = (steps / statistics.median(seconds) for seconds in (ours, theirs))
-    return [_row('composition', 'a loop by hand', 'environment steps/s', speed, other, ratio)]
+    return _row(name, 'a loop by hand', 'environment steps/s', speed, other, ratio)
 
 
 def convolution(rounds: int) -> list[Row]:
