@@ -409,3 +409,31 @@ def test_groups_of_environments():
         Network(MLP((6,)), num_groups=0)
     with pytest.raises(CompositionError, match=r'num_groups \(2\) must divide the 5 environments'):
         make_agent(network=Network(MLP((6,)), num_groups=2))
+
+
+def test_a_reverse_pass_through_a_core_is_that_of_haiku():
+    """It may compute steps anew instead of keeping them; what comes out is the same."""
+    functions = Network(MLP((6,)), core=LSTM(3)).functions(environment_spec(), HEADS)
+    params = random_params(functions.init)
+    observations = jax.random.normal(jax.random.key(1), (5, 2, 4))
+    first = jnp.zeros((5, 2), bool).at[3, 0].set(True)
+
+    def by_hand(x, first, state):
+        hidden = jax.nn.relu(hk.Linear(6, name='linear_0')(x))
+        core = hk.ResetCore(hk.LSTM(3, name='lstm'))
+        return hk.Linear(3, name='logits')(hk.dynamic_unroll(core, (hidden, first), state)[0])
+
+    plain = hk.without_apply_rng(hk.transform(by_hand))
+    names = {'linear_0': 'network/shared/linear_0', 'lstm/linear': 'network/shared/lstm/linear'}
+    names |= {'logits': 'network/logits_head'}
+    state = hk.LSTMState(jnp.ones((2, 3)), jnp.ones((2, 3)))
+
+    def loss(params):
+        return jnp.square(functions.unroll(params, observations, first, {'shared': state})['logits']).sum()
+
+    def plain_loss(params):
+        mine = {name: params[other] for name, other in names.items()}
+        return jnp.square(plain.apply(mine, observations, first, state)).sum()
+
+    found, expected = jax.jit(jax.grad(loss))(params), jax.jit(jax.grad(plain_loss))(params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
