@@ -174,6 +174,6 @@ class _Stream(hk.Module):
 def _rematerialised(core: hk.RNNCore) -> Callable[..., tuple[Array, CoreState]]:
     """On CPU, a core whose reverse pass keeps inputs and states alone, and computes what is inside of a step anew.
 
-    The numbers are the same. Memory is what takes the time there: a reverse pass through a sequence is a third shorter.
+    The numbers are the same. Memory is what takes the time there: the reverse pass through a sequence takes up to a third less.
     """
     return hk.remat(core, prevent_cse=False) if jax.default_backend() == 'cpu' else core
