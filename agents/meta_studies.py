@@ -6,12 +6,13 @@ Bayes-optimal.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from agents import behaviour_fits
 from agents.meta_testing import Recording
 from components import bandit_policies, two_step_policies
 from components.bandit_policies import BanditPolicy, Play
@@ -30,23 +31,29 @@ class Study(NamedTuple):
     """What is measured in an environment.
 
     Attributes:
+      environment: without wrappers.
       num_steps: of its longest episode.
       measure: from recorded episodes to rows: one for each pull or trial, or a single one.
       others: policies that nobody had to train, by name: from a key of `bandit_policies.episode_keys` and a number of episodes to
         the same rows.
-      variations: other forms of the environment to measure in as well, by name.
+      variations: studies of other forms of the environment to measure in as well, by name.
       summary: from rows to the few numbers that tell most.
       x: column that curves are drawn over; None for bars.
       y: columns that are drawn.
+      fits: from recorded episodes to rows of `behaviour_fits.fits_of`; None where no models of behaviour are fitted.
+      simulated: such rows of policies that are such models, by name, from a key and a number of episodes.
     """
 
+    environment: SingleEnvironment
     num_steps: int
     measure: Callable[[Recording], list[Row]]
     summary: Callable[[Sequence[Row]], Row]
     x: str | None
     y: Sequence[str]
     others: Mapping[str, Callable[[Array, int], list[Row]]] = {}
-    variations: Mapping[str, SingleEnvironment] = {}
+    variations: Mapping[str, 'Study'] = {}
+    fits: Callable[[Recording], list[dict[str, Any]]] | None = None
+    simulated: Mapping[str, Callable[[Array, int], list[dict[str, Any]]]] = {}
 
 
 def study_of(environment: SingleEnvironment) -> Study:
@@ -70,15 +77,41 @@ def study_of(environment: SingleEnvironment) -> Study:
     )
 
 
-def _study_of_bandit(bandit: Bandit) -> Study:
+def _study_of_bandit(bandit: Bandit, prior: Bandit | None = None) -> Study:
+    """The study of a bandit, with policies that take it for one of `prior`, if that is given."""
+
     def measure(recording: Recording) -> list[Row]:
         return _rows_of_play(play_of(bandit, recording), bandit)
 
     def played_by(policy: BanditPolicy) -> Callable[[Array, int], list[Row]]:
         return lambda key, num_episodes: _rows_of_play(bandit_policies.play(policy, bandit, key, num_episodes), bandit)
 
-    others = {name: played_by(policy) for name, policy in _policies_for(bandit).items()}
-    return Study(bandit.num_pulls, measure, _summary_of_play, 'pull', ('cumulative_regret',), others)
+    others = {name: played_by(policy) for name, policy in _policies_for(prior or bandit).items()}
+    study = Study(bandit, bandit.num_pulls, measure, _summary_of_play, 'pull', ('cumulative_regret',), others)
+    return _with_volatilities(study, bandit) if isinstance(bandit, RestlessBandit) else study
+
+
+def _with_volatilities(study: Study, bandit: RestlessBandit) -> Study:
+    """Measures each standard deviation of the walk for itself; with a single one, fits models of behaviour."""
+    deviations = tuple(bandit.standard_deviations)
+    if len(deviations) > 1:
+        alone = {d: dataclasses.replace(bandit, standard_deviations=(d,)) for d in deviations}
+        variations = {f'standard deviation {d:g}': _study_of_bandit(one, bandit) for d, one in alone.items()}
+        return study._replace(variations=variations)
+
+    def rows(play: Play) -> list[dict[str, Any]]:
+        return [{'standard_deviation': deviations[0], **row} for row in behaviour_fits.fits_of(play.arms, play.rewards)]
+
+    def played_by(policy: BanditPolicy) -> Callable[[Array, int], list[dict[str, Any]]]:
+        return lambda key, num_episodes: rows(bandit_policies.play(policy, bandit, key, num_episodes))
+
+    return study._replace(
+        fits=lambda recording: rows(play_of(bandit, recording)),
+        simulated={
+            'Rescorla-Wagner (0.5)': played_by(bandit_policies.RescorlaWagner(0.5)),
+            'Rescorla-Wagner (0.5), softmax': played_by(bandit_policies.RescorlaWagner(0.5, inverse_temperature=5.0)),
+        },
+    )
 
 
 def play_of(bandit: Bandit, recording: Recording) -> Play:
@@ -168,7 +201,7 @@ def _study_of_two_step(environment: TwoStep) -> Study:
         for name, policy in policies.items()
     }
     bars = ('rewarded_common', 'rewarded_rare', 'unrewarded_common', 'unrewarded_rare')
-    return Study(2 * environment.num_trials, measure, lambda rows: rows[0], None, bars, others)
+    return Study(environment, 2 * environment.num_trials, measure, lambda rows: rows[0], None, bars, others)
 
 
 def _study_of_harlow(environment: AnyHarlow) -> Study:
@@ -188,14 +221,9 @@ def _study_of_harlow(environment: AnyHarlow) -> Study:
             'return': rows[0]['episode_return'],
         }
 
-    return Study(
-        num_steps=_longest_episode(environment),
-        measure=measure,
-        summary=summary,
-        x='trial',
-        y=('correct',),
-        variations={'held-out objects': _with_other_objects(environment)},
-    )
+    study = Study(environment, _longest_episode(environment), measure, summary, 'trial', ('correct',))
+    held_out = study._replace(environment=_with_other_objects(environment))
+    return study._replace(variations={'held-out objects': held_out})
 
 
 def _longest_episode(environment: AnyHarlow) -> int:
@@ -221,4 +249,4 @@ def _study_of_i_maze(environment: SymbolicIMaze | IMaze) -> Study:
         score = float(recording.rewards.sum(0).mean())
         return [{**found._asdict(), 'later_over_first': found.later / found.first, 'episode_return': score}]
 
-    return Study(environment.num_steps, measure, lambda rows: rows[0], None, ('first', 'later'))
+    return Study(environment, environment.num_steps, measure, lambda rows: rows[0], None, ('first', 'later'))

@@ -81,6 +81,21 @@ def test_the_two_step_task_is_drawn_as_bars(tmp_path):
     assert all(0 <= float(row['mean_reward']) <= 1 for row in found)
 
 
+def test_arms_that_walk_are_told_apart_by_how_widely(tmp_path, capsys):
+    workdir = train(
+        tmp_path / 'restless', 'gin/bandits/restless.gin', RECURRENT, 'bandits.RestlessBandit.num_pulls = 6'
+    )
+    assert report(workdir) == 0
+    tests = ['restless', 'restless, standard deviation 0.02', 'restless, standard deviation 0.1']
+    assert list(dict.fromkeys(row['test'] for row in rows(workdir / 'report' / 'report.csv'))) == tests
+    fits = rows(workdir / 'report' / 'rescorla_wagner.csv')
+    assert len(fits) == 2 * (2 + 2) * 4
+    assert {(row['test'], row['standard_deviation']) for row in fits} == {(tests[1], '0.02'), (tests[2], '0.1')}
+    assert {(row['seed'], row['checkpoint']) for row in fits if row['policy'] == 'restless'} == {('0', '4'), ('1', '4')}
+    assert {row['num_blocks'] for row in fits} == {'3'}
+    assert 'learning rate of ab' in capsys.readouterr().out
+
+
 def test_one_line_and_status_2_for_what_cannot_be_reported(bandits, tmp_path, capsys):
     def error(*workdirs, arguments=()):
         assert report(*workdirs, arguments=arguments) == 2

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agents.behaviour_fits import fits_of, summary_of_fits
 from agents.meta_studies import play_of, study_of
 from agents.meta_testing import Recorder
 from components import bandit_policies
@@ -114,7 +115,7 @@ def test_performance_in_harlow_of_who_repeats_what_paid():
     summary = study.summary(study.measure(recording))
     assert 0.35 < summary['trial 1'] < 0.65
     assert summary['trial 2'] == summary['trials 3 on'] == 1
-    assert study.variations['held-out objects'].first_object == 1000
+    assert study.variations['held-out objects'].environment.first_object == 1000
 
 
 def test_latencies_of_who_goes_around_in_the_maze():
@@ -148,6 +149,42 @@ def test_each_family_has_its_policies(environment, names):
     for name in names:
         row = study.summary(study.others[name](KEY, 40))
         assert all(np.isfinite(value) for value in row.values())
+
+
+def test_each_volatility_is_measured_for_itself_with_policies_that_do_not_know_which_it_is():
+    bandit = RestlessBandit((0.02, 0.3), 5)
+    variations = study_of(bandit).variations
+    assert list(variations) == ['standard deviation 0.02', 'standard deviation 0.3']
+    low = variations['standard deviation 0.02']
+    assert low.environment == RestlessBandit((0.02,), 5)
+    assert not low.variations
+    unaware = bandit_policies.RandomWalkFilter((0.02, 0.3))
+    expected = bandit_policies.play(unaware, low.environment, KEY, 100).regret.sum(1).mean()
+    rows = low.others['Bayes-optimal'](KEY, 100)
+    np.testing.assert_allclose(rows[-1]['cumulative_regret'], expected, rtol=1e-5)
+
+
+def test_models_of_behaviour_are_fitted_to_blocks_of_one_volatility():
+    assert study_of(RestlessBandit()).fits is None
+    study = study_of(RestlessBandit((0.1,)))
+    recording = record(PreviousReward(PreviousAction(RestlessBandit((0.1,)))), win_stay, jnp.int32(0), 2, 100, 10)
+    by_model = {row['model']: row for row in study.fits(recording)}
+    # To shift at once is to learn at rate 1, wherever the arm that was left has paid nothing last.
+    assert by_model['ab']['preferred'] + by_model['abe']['preferred'] == 1
+    assert by_model['ab']['learning_rate'] > 0.8
+    (row, *_) = study.simulated['Rescorla-Wagner (0.5)'](KEY, 10)
+    assert (row['standard_deviation'], row['model'], row['preferred']) == (0.1, 'b', 1)
+
+
+def test_blocks_are_whole_and_no_more_than_asked_for():
+    played = bandit_policies.play(bandit_policies.RescorlaWagner(0.2, 5.0), RestlessBandit((0.1,)), KEY, 39)
+    rows = fits_of(played.arms, played.rewards, max_blocks=2)
+    assert fits_of(played.arms[:29], played.rewards[:29]) == rows
+    assert fits_of(played.arms[:9], played.rewards[:9]) == []
+    assert [row['num_blocks'] for row in rows] == [2] * 4
+    summary = summary_of_fits(rows)
+    assert sum(summary[f'{row["model"]} preferred'] for row in rows) == 1
+    assert abs(summary['learning rate of ab'] - 0.2) < 0.1
 
 
 def test_a_step_of_the_pixels_is_several_of_the_environment():

@@ -13,7 +13,9 @@ Each seed of a run plays whole episodes of tasks, and learns nothing. What is me
 
 Of several runs, every agent also plays in the others' environments, where actions and observations are alike. Policies to compare
 with are given the same tasks. Prints a table of means over seeds, with the lowest and the highest; writes report.csv (each seed
-of each checkpoint) and report.png to --out. Exit status: 0, or 2 when what was asked for cannot be done.
+of each checkpoint) and report.png to --out. Where a bandit's arms walk, each width of the walk is also measured for itself, and
+models of behaviour by Rescorla and Wagner are fitted to blocks of episodes (rescorla_wagner.csv): the share of blocks in which BIC
+prefers each of them, and the learning rates that they find. Exit status: 0, or 2 when what was asked for cannot be done.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import csv
 import itertools
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 # A checkout can be run whether or not it is installed, from any folder, and gin files can import what lies in that one.
@@ -35,11 +37,12 @@ import rich.console
 import rich.table
 
 from agents import configuration
+from agents.behaviour_fits import summary_of_fits
 from agents.configuration import ConfigurationError
 from agents.experiment import Experiment
 from agents.launch import explained
 from agents.meta_studies import Study, study_of
-from agents.meta_testing import Recorder
+from agents.meta_testing import Recorder, Recording
 from agents.runs import RestoredRun, restore_learners
 from agents.workdir import CONFIG
 from components.environments.base import Batch, SingleEnvironment
@@ -67,16 +70,26 @@ def _report(args: argparse.Namespace) -> int:
     checkpoints = _checked(args)
     environments = {directory: _innermost(directory) for directory in args.workdir}
     tests = _tests(environments)
-    rows = [row for name, environment in tests.items() for row in _others(name, study_of(environment), args)]
+    rows: list[Row] = []
+    fits: list[Row] = []
+    for name, study in tests.items():
+        rows += _others(name, study.others, args)
+        fits += _others(name, study.simulated, args)
     for directory in args.workdir:
         for run in restore_learners(directory, checkpoints):
-            for name, environment in tests.items():
-                if environment.spec() == environments[directory].spec():
-                    rows += _agents(name, environment, directory.name, run, args)
+            for name, study in tests.items():
+                if study.environment.spec() == environments[directory].spec():
+                    for keys, recording in _recordings(name, study, directory.name, run, args):
+                        rows += [keys | row for row in study.measure(recording)]
+                        fits += [keys | row for row in study.fits(recording)] if study.fits else []
     study = study_of(environments[args.workdir[0]])
     args.out.mkdir(parents=True, exist_ok=True)
     _write(args.out / 'report.csv', rows)
-    rich.console.Console(width=1_000).print(_table(rows, study))
+    console = rich.console.Console(width=1_000)
+    console.print(_table(rows, study.summary))
+    if fits:
+        _write(args.out / 'rescorla_wagner.csv', fits)
+        console.print(_table(fits, summary_of_fits))
     _plot(args.out / 'report.png', rows, study)
     print(f'results are in {args.out}')
     return 0
@@ -120,39 +133,43 @@ def _innermost(directory: pathlib.Path) -> SingleEnvironment:
     if not isinstance(batch, Batch):
         raise ConfigurationError(f'{directory}: reports are of pure-JAX environments, not of {type(batch).__name__}')
     *_, innermost = layers(batch.environment)
-    study_of(innermost)
+    try:
+        study_of(innermost)
+    except ValueError as error:
+        raise ConfigurationError(f'{directory}: {error}') from error
     return innermost
 
 
-def _tests(environments: dict[pathlib.Path, SingleEnvironment]) -> dict[str, SingleEnvironment]:
+def _tests(environments: dict[pathlib.Path, SingleEnvironment]) -> dict[str, Study]:
     """What is measured in, by name: each run's task and its variations, those that are the same once."""
-    tests: dict[str, SingleEnvironment] = {}
+    tests: dict[str, Study] = {}
     for directory, environment in environments.items():
-        if environment not in tests.values():
-            tests[directory.name] = environment
-            variations = study_of(environment).variations
-            tests |= {f'{directory.name}, {name}': variation for name, variation in variations.items()}
+        if not any(environment == study.environment for study in tests.values()):
+            tests[directory.name] = study = study_of(environment)
+            tests |= {f'{directory.name}, {name}': variation for name, variation in study.variations.items()}
     return tests
 
 
-def _others(test: str, study: Study, args: argparse.Namespace) -> Iterator[Row]:
-    for policy, play in study.others.items():
+def _others(
+    test: str, others: Mapping[str, Callable[[jax.Array, int], list[Row]]], args: argparse.Namespace
+) -> Iterator[Row]:
+    for policy, play in others.items():
         for row in play(jax.random.key(args.seed), args.num_episodes):
             yield dict(zip(KEYS, (test, policy, '', ''), strict=True)) | row
 
 
-def _agents(
-    test: str, environment: SingleEnvironment, name: str, run: RestoredRun, args: argparse.Namespace
-) -> Iterator[Row]:
-    """Rows of each seed's first lifetime."""
-    learner, study = run.learner, study_of(environment)
+def _recordings(
+    test: str, study: Study, name: str, run: RestoredRun, args: argparse.Namespace
+) -> Iterator[tuple[Row, Recording]]:
+    """What each seed's first lifetime plays, and the columns that say whose that is."""
+    learner = run.learner
     batch: Any = learner.agent.environment
-    wrapped = with_innermost(batch.environment, environment)
+    wrapped = with_innermost(batch.environment, study.environment)
     record = Recorder(wrapped, learner.network, learner.agent.policy, study.num_steps, args.greedy)
     for seed in range(learner.num_seeds):
         params = jax.tree.map(lambda x, seed=seed: x[seed, 0], learner.state.agents.params)
-        for row in study.measure(record(params, jax.random.key(args.seed), args.num_episodes)):
-            yield dict(zip(KEYS, (test, name, run.checkpoint, seed), strict=True)) | row
+        keys = dict(zip(KEYS, (test, name, run.checkpoint, seed), strict=True))
+        yield keys, record(params, jax.random.key(args.seed), args.num_episodes)
 
 
 def _write(path: pathlib.Path, rows: Sequence[Row]) -> None:
@@ -175,13 +192,13 @@ def _without_keys(row: Row) -> Row:
     return {name: value for name, value in row.items() if name not in KEYS}
 
 
-def _table(rows: Sequence[Row], study: Study) -> rich.table.Table:
+def _table(rows: Sequence[Row], summary_of: Callable[[Sequence[Row]], Row]) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE)
     for column in ('test', 'policy', 'updates'):
         table.add_column(column)
     for i, ((test, policy, checkpoint), own) in enumerate(_by(rows, *KEYS[:3]).items()):
         measured = [[_without_keys(row) for row in seed_rows] for seed_rows in _by(own, 'seed').values()]
-        summaries = [study.summary(seed_rows) for seed_rows in measured]
+        summaries = [summary_of(seed_rows) for seed_rows in measured]
         if i == 0:
             for name in summaries[0]:
                 table.add_column(name, justify='right')
