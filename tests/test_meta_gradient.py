@@ -133,11 +133,17 @@ def test_inner_steps_equal_a_python_loop_of_updates(num_inner_steps):
     loop = learner.inner_loop
     update, act = jax.jit(loop.update), jax.jit(loop.act, static_argnums=3)
     for _ in range(num_inner_steps):
-        params, opt_state, _ = update(meta_params, agent.params, agent.opt_state, agent.trajectory)
+        values = loop.values(meta_params, agent.age)
+        params, opt_state, _ = update(values, agent.params, agent.opt_state, agent.trajectory)
         key, act_key = jax.random.split(agent.key)
         actor_state, trajectory, _ = act(params, agent.actor_state, act_key, loop.unroll_length)
         agent = agent._replace(
-            params=params, opt_state=opt_state, actor_state=actor_state, trajectory=trajectory, key=key
+            params=params,
+            opt_state=opt_state,
+            age=agent.age + 1,
+            actor_state=actor_state,
+            trajectory=trajectory,
+            key=key,
         )
     learner.advance(1)
     _, learned = first_lifetime(learner.state)
