@@ -28,7 +28,7 @@ def test_the_recurrent_loop_learns_what_the_learner_does():
     learner, loop = recurrent_learner(8), HandWrittenRecurrentActorCritic(8, 1)
     agent = jax.tree.map(lambda x: x[0, 0], learner.state.agents)
     params = jax.tree.map(lambda x: jnp.asarray(by_shape(agent.params)[x.shape]), loop.params)
-    opt_state = optax.adam(optax.linear_schedule(1e-3, 0.0, 7_500)).init(params)
+    opt_state = optax.adam(optax.linear_schedule(3e-3, 0.0, 7_500)).init(params)
     for age in range(3):
         before, seen = by_shape(agent.params), agent.trajectory
         params, opt_state = loop.learn(params, opt_state, age, seen.action, seen.reward)

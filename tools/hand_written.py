@@ -110,8 +110,8 @@ class HandWrittenRecurrentActorCritic:
 
     def __init__(self, num_envs: int, num_updates: int):
         network: Any = hk.without_apply_rng(hk.transform(_bandit_network))
-        optimiser = optax.adam(optax.linear_schedule(1e-3, 0.0, 7_500))
-        entropy_cost = optax.linear_schedule(0.2, 0.002, 7_500)
+        optimiser = optax.adam(optax.linear_schedule(3e-3, 0.0, 7_500))
+        entropy_cost = optax.linear_schedule(0.2, 0.0, 7_500)
         num_pulls = 100
         lambda_returns = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, None), out_axes=1)
 
