@@ -7,9 +7,8 @@ import jax.numpy as jnp
 
 from components.actors import select_action
 from components.bandit_policies import episode_keys
-from components.environments.base import SingleEnvironment
+from components.environments.base import SingleEnvironment, choose
 from components.environments.wrappers import unwrapped
-from components.meta_optimisers.base import choose
 from components.networks.network import NetworkFunctions
 from components.policies import Policy
 from components.types import Array, Params

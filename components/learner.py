@@ -11,8 +11,9 @@ from acme.utils import counting, loggers
 
 from components.actors import Actor
 from components.agent import Agent
+from components.environments.base import choose
 from components.inner_loop import AgentState, make_inner_loop
-from components.meta_optimisers.base import LearnerState, choose, over_axis
+from components.meta_optimisers.base import LearnerState, over_axis
 from components.meta_parameters import describe_paths, learnable_paths
 from components.types import Array, CompositionError, DivergedError, Metrics
 

@@ -159,33 +159,31 @@ class Batch:
         return BatchState(state, jnp.zeros(self.batch_size, bool)), timestep
 
     def step(self, state: BatchState, actions: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
-        return jax.vmap(self._step)(state, actions, jax.random.split(key, self.batch_size))
+        keys = jax.vmap(jax.random.split)(jax.random.split(key, self.batch_size))
+        stepped, timestep = jax.vmap(self.environment.step)(state.environment, actions, keys[:, 0])
+        restarts = state.truncated | (timestep.last() & (timestep.discount == 0))
+
+        def restart_some() -> tuple[Any, dm_env.TimeStep]:
+            # After a truncation the step that was just taken is none: the lifetime goes on from before it.
+            ended = choose(state.truncated, state.environment, stepped)
+            fresh, first = jax.vmap(functools.partial(restart, self.environment))(ended, keys[:, 1])
+            shown = timestep._replace(
+                step_type=jnp.where(restarts, first.step_type, timestep.step_type),
+                reward=jnp.where(state.truncated, 0, timestep.reward),
+                discount=jnp.where(state.truncated, 0, timestep.discount),
+                observation=choose(restarts, first.observation, timestep.observation),
+            )
+            return choose(restarts, fresh, stepped), shown
+
+        # Where all episodes are of one length, hardly any step restarts one, and no step draws one for nothing.
+        environment, shown = jax.lax.cond(restarts.any(), restart_some, lambda: (stepped, timestep))
+        return BatchState(environment, shown.last()), shown
 
     def close(self, state: BatchState) -> None:
         del state  # All of it is arrays.
 
     def as_dm_env(self, seed: int) -> dm_env.Environment:
         return DmEnvironment(self.environment, seed)
-
-    def _step(self, state: BatchState, action: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
-        step_key, reset_key = jax.random.split(key)
-        stepped, timestep = self.environment.step(state.environment, action, step_key)
-        # After a truncation the step that was just taken is none: the lifetime goes on from before it.
-        ended = jax.tree.map(functools.partial(jnp.where, state.truncated), state.environment, stepped)
-        fresh, first = restart(self.environment, ended, reset_key)
-        terminated = timestep.last() & (timestep.discount == 0)
-        restarts = state.truncated | terminated
-
-        def select(on_restart, otherwise):
-            return jax.tree.map(lambda x, y: jnp.where(restarts, x, y), on_restart, otherwise)
-
-        timestep = dm_env.TimeStep(
-            step_type=select(first.step_type, timestep.step_type),
-            reward=jnp.where(state.truncated, 0, timestep.reward),
-            discount=jnp.where(state.truncated, 0, timestep.discount),
-            observation=select(first.observation, timestep.observation),
-        )
-        return BatchState(select(fresh, stepped), timestep.last()), timestep
 
 
 class DmEnvironment(dm_env.Environment):
@@ -244,6 +242,11 @@ class DmEnvironment(dm_env.Environment):
 def restart(environment: SingleEnvironment, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
     """Starts the next episode: of the lifetime of `state` if the environment is `Lifelong`, else one like any other."""
     return environment.restart(state, key) if hasattr(environment, 'restart') else environment.reset(key)
+
+
+def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
+    """Leaves `[B, ...]` of one tree or the other, by a condition `[B]`."""
+    return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
 
 
 def animator_of(environment: Any) -> Animator:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 from acme import specs
 
 from components.inner_loop import AgentState, InnerLoop
@@ -65,11 +64,6 @@ class MetaOptimiser(Protocol):
           is_new: which lifetimes begin, bool `[L]`.
         """
         ...
-
-
-def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
-    """Leaves `[L, ...]` of one tree or the other, by a condition `[L]`."""
-    return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
 
 
 def over_axis(function: Callable, size: int) -> Callable:

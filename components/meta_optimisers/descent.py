@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from components.environments.base import choose
 from components.inner_loop import AgentState, InnerLoop
-from components.meta_optimisers.base import LearnerState, choose, mean_over_axis, num_lifetimes, over_axis
+from components.meta_optimisers.base import LearnerState, mean_over_axis, num_lifetimes, over_axis
 from components.meta_optimisers.differentiation import Estimate, Lifetime
 from components.meta_optimisers.regularisers import Regulariser
 from components.objectives.base import masked_mean
