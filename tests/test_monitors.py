@@ -92,14 +92,29 @@ def test_the_reference_is_td_lambda_online():
     np.testing.assert_allclose(tracking.td_lambda[i, j, 1:201], expected, rtol=1e-4)
 
 
-def test_recovery_is_by_the_steps_since_a_switch():
-    errors = random_walk_reference.between_phases(np.array([1.0, 3.0, 5.0, 7.0]), np.array([0, 29, 30, 500]))
-    np.testing.assert_array_equal(errors, [2, 5, np.nan, np.nan, np.nan, 7])
-    learner = Learner(predictor(960), num_seeds=2)
-    recovered = random_walk_reference.recovery(learner, 2)
-    assert np.isfinite(recovered).all()
-    # Whoever starts from 0 has the error of that right after the first switch.
-    assert recovered[0] > recovered[-1]
+def test_errors_between_phases_are_means_of_those_that_there_are():
+    errors = np.full(960, np.nan)
+    errors[[0, 29, 30, 500]] = 1, 3, 5, 7
+    np.testing.assert_array_equal(random_walk_reference.between_phases(errors), [2, 5, np.nan, np.nan, np.nan, 7])
+
+
+def test_values_are_judged_in_the_steps_that_they_are_in_force():
+    """Against a plain loop over updates and the steps that each one's weights act; a switch within a trajectory too."""
+    switch_every = 110
+    learner = Learner(predictor(switch_every, num_lifetimes=2), num_seeds=2)
+    recovered = random_walk_reference.recovery(learner, 6)
+    errors = [[] for _ in range(switch_every)]
+    for update in range(1, 6 * switch_every // 4 + 1):
+        learner.advance(1)
+        tables = np.asarray(learner.state.agents.params['network/value_head']['w'])[..., 0]
+        for age in range(4 * update, 4 * update + 4):  # The first trajectory, of steps 0 to 3, was acted before.
+            sign = 1 if age // switch_every % 2 == 0 else -1
+            errors[age % switch_every].append(np.square(tables - sign * np.arange(1, 6) / 6).mean())
+    np.testing.assert_allclose(recovered, [np.mean(same_time) for same_time in errors], rtol=1e-5)
+    assert recovered[:5].mean() > recovered[-5:].mean()
+
+
+def test_a_run_without_a_recovery_is_refused():
     with pytest.raises(random_walk_reference.ConfigurationError, match='not on a RandomWalk that switches'):
         random_walk_reference.recovery(Learner(predictor(0)), 1)
     with pytest.raises(random_walk_reference.ConfigurationError, match="does not monitor 'value_error'"):

@@ -6,7 +6,8 @@
 The first prints the mean squared error over the 5 states, averaged over time, of always predicting 0, of TD(lambda) with the best
 step size and lambda of a grid, and of a predictor that knows the values and turns their sign when a reward first contradicts it;
 and how TD(lambda) recovers after a switch. The second goes on with the newest checkpoint of a run whose agent has
-`monitors.StateValueError`, a meta-step at a time, and prints how it recovers.
+`monitors.StateValueError`, a meta-step at a time, and prints how it recovers. Both judge, in every step, the values with which that
+step is taken: those that TD(lambda) has learned from all steps before, and a run's agent from all trajectories before.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from agents.configuration import ConfigurationError
 from agents.launch import explained
 from agents.runs import restore_learner
 from components.environments.random_walk import RandomWalk
+from components.inner_loop import AgentState
 from components.learner import Learner
 from components.meta_optimisers.base import LearnerState, over_axis
 
@@ -37,6 +39,9 @@ STEP_SIZES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
 LAMBDAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PHASES = (0, 30, 60, 120, 240, 480, 960)
 """Steps after a switch between which errors are averaged."""
+
+MOMENTS = (0, 30, 60, 120)
+"""Steps after a switch at which errors are shown."""
 
 
 class Tracking(NamedTuple):
@@ -96,11 +101,16 @@ def track(key: jax.Array, num_streams: int = 256, num_periods: int = 10, skipped
 
 
 def recovery(learner: Learner, num_periods: int) -> np.ndarray:
-    """Errors of a learner's agents between the `PHASES` after switches, averaged over seeds and switches.
+    """Errors of a learner's agents by the number of steps since a switch, averaged over seeds, lifetimes and switches.
+
+    Of a meta-step, the steps of its last trajectory count.
 
     Args:
       learner: goes on from where it is; a meta-step at a time, so that these should be shorter than phases are.
       num_periods: between switches, that it is watched for.
+
+    Returns:
+      Mean squared errors, `[switch_every]`; not a number where no trajectory had such a step.
 
     Raises:
       ConfigurationError: if its agents have no `StateValueError`, or are not on a walk that switches.
@@ -110,26 +120,45 @@ def recovery(learner: Learner, num_periods: int) -> np.ndarray:
         raise ConfigurationError(f'the run is not on a RandomWalk that switches, but on {learner.agent.environment}')
     if 'value_error' not in learner.agent.monitors:
         raise ConfigurationError("the run does not monitor 'value_error' (Agent.monitors, monitors.StateValueError)")
+    agent = learner.agent
     step = over_axis(learner.meta_step, learner.num_seeds)
-    steps = num_periods * environment.switch_every // learner.agent.steps_per_meta_step
+    tell = over_axis(over_axis(lambda state: _errors_in_force(state, learner), agent.num_lifetimes), learner.num_seeds)
+    num_meta_steps = num_periods * environment.switch_every // (agent.meta_optimiser.num_updates * agent.unroll_length)
 
     @jax.jit
     def watch(state: LearnerState):
         def advance(state: LearnerState, _):
-            state, metrics = step(state)
-            age = state.agents.actor_state.environment.environment.age[:, 0, 0]
-            return state, (metrics.logs['monitor/value_error'], age)
+            state, _ = step(state)
+            return state, tell(state.agents)
 
-        return jax.lax.scan(advance, state, length=steps)[1]
+        return jax.lax.scan(advance, state, length=num_meta_steps)[1]
 
-    errors, ages = map(np.asarray, watch(learner.state))
-    return between_phases(errors.ravel(), ages.ravel() % environment.switch_every)
+    errors, ages = map(np.ravel, watch(learner.state))
+    since, length = ages % environment.switch_every, environment.switch_every
+    counts = np.bincount(since, minlength=length)
+    return np.bincount(since, errors, length) / np.where(counts, counts, np.nan)
 
 
-def between_phases(errors: np.ndarray, phases: np.ndarray) -> np.ndarray:
-    """Means of errors `[N]` between successive `PHASES`, by the number of steps since a switch of each, `[N]`."""
-    bins = np.digitize(phases, PHASES) - 1
-    return np.array([errors[bins == i].mean() if (bins == i).any() else np.nan for i in range(len(PHASES) - 1)])
+def _errors_in_force(state: AgentState, learner: Learner) -> tuple[jax.Array, jax.Array]:
+    """Errors of an agent's values in the steps of its latest trajectory, and the walk's age before each of them, `[T]`.
+
+    They have not changed in these steps: it has not learned from them yet.
+    """
+    batch = state.actor_state.environment
+    steps = jnp.arange(-learner.agent.unroll_length, 0)
+
+    def error(step: jax.Array) -> jax.Array:
+        before = batch._replace(environment=batch.environment._replace(age=batch.environment.age + step))
+        then = state._replace(actor_state=state.actor_state._replace(environment=before))
+        return learner.agent.monitors['value_error'](then, learner.network, learner.agent.environment)
+
+    return jax.vmap(error)(steps), batch.environment.age[0] + steps
+
+
+def between_phases(errors: np.ndarray) -> np.ndarray:
+    """Means between successive `PHASES` of errors by the number of steps since a switch, `[switch_every]`."""
+    phases = [errors[start:end] for start, end in itertools.pairwise(PHASES)]
+    return np.array([np.nanmean(phase) if np.isfinite(phase).any() else np.nan for phase in phases])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,34 +187,32 @@ def _show_run(args: argparse.Namespace) -> int:
 
 def _show_references(args: argparse.Namespace) -> int:
     tracking = track(jax.random.key(args.seed))
-    phases = np.arange(len(tracking.detector))
     averages = tracking.td_lambda.mean(-1)
 
     def best(errors: np.ndarray) -> tuple[str, np.ndarray]:
         i, j = np.unravel_index(np.nanargmin(np.where(np.isfinite(errors), errors, np.inf)), errors.shape)
         return f'TD({LAMBDAS[j]}), step size {STEP_SIZES[i]}', tracking.td_lambda[i, j]
 
-    zero = np.full(len(phases), float(np.square(RandomWalk().values(RandomWalk().reset(jax.random.key(0))[0])).mean()))
+    exact = RandomWalk().values(RandomWalk().reset(jax.random.key(0))[0])
     td_0 = np.where(np.arange(len(LAMBDAS)) == 0, averages, np.inf)
-    errors = {
-        'always 0': zero,
-        **dict([best(td_0), best(averages)]),
-        'knows the values, finds the sign': tracking.detector,
-    }
     _print(
-        {name: between_phases(error, phases) for name, error in errors.items()},
-        {n: e.mean() for n, e in errors.items()},
+        {
+            'always 0': np.full(len(tracking.detector), float(jnp.square(exact).mean())),
+            **dict([best(td_0), best(averages)]),
+            'knows the values, finds the sign': tracking.detector,
+        }
     )
     return 0
 
 
-def _print(recoveries: dict[str, np.ndarray], averages: dict[str, float] | None = None) -> None:
-    columns = [f'{start}-{end}' for start, end in itertools.pairwise(PHASES)]
-    table = rich.table.Table('mean squared error, steps after a switch', *columns, 'all', box=rich.box.SIMPLE)
-    widths = np.diff(PHASES)
+def _print(recoveries: dict[str, np.ndarray]) -> None:
+    """A row for each predictor, from its errors by the number of steps since a switch, `[switch_every]`."""
+    moments = [f'at {moment}' for moment in MOMENTS]
+    phases = [f'{start}-{end}' for start, end in itertools.pairwise(PHASES)]
+    table = rich.table.Table('mean squared error, steps after a switch', *moments, *phases, 'all', box=rich.box.SIMPLE)
     for name, errors in recoveries.items():
-        average = averages[name] if averages else float(errors @ widths / widths.sum())
-        table.add_row(name, *(f'{error:.4f}' for error in [*errors, average]))
+        numbers = [*errors[list(MOMENTS)], *between_phases(errors), np.nanmean(errors)]
+        table.add_row(name, *(f'{number:.4f}' for number in numbers))
     rich.console.Console(width=200).print(table)
 
 

@@ -159,14 +159,15 @@ class Batch:
         return BatchState(state, jnp.zeros(self.batch_size, bool)), timestep
 
     def step(self, state: BatchState, actions: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
-        keys = jax.vmap(jax.random.split)(jax.random.split(key, self.batch_size))
-        stepped, timestep = jax.vmap(self.environment.step)(state.environment, actions, keys[:, 0])
+        keys = jax.random.split(key, self.batch_size + 1)
+        stepped, timestep = jax.vmap(self.environment.step)(state.environment, actions, keys[:-1])
         restarts = state.truncated | (timestep.last() & (timestep.discount == 0))
 
         def restart_some() -> tuple[Any, dm_env.TimeStep]:
             # After a truncation the step that was just taken is none: the lifetime goes on from before it.
             ended = choose(state.truncated, state.environment, stepped)
-            fresh, first = jax.vmap(functools.partial(restart, self.environment))(ended, keys[:, 1])
+            restart_keys = jax.random.split(keys[-1], self.batch_size)
+            fresh, first = jax.vmap(functools.partial(restart, self.environment))(ended, restart_keys)
             shown = timestep._replace(
                 step_type=jnp.where(restarts, first.step_type, timestep.step_type),
                 reward=jnp.where(state.truncated, 0, timestep.reward),
