@@ -98,6 +98,11 @@ def test_errors_between_phases_are_means_of_those_that_there_are():
     np.testing.assert_array_equal(random_walk_reference.between_phases(errors), [2, 5, np.nan, np.nan, np.nan, 7])
 
 
+def test_the_time_to_recover_is_that_of_the_first_small_error():
+    assert random_walk_reference.time_to_recover(np.array([1.2, np.nan, 0.3, 0.09, 0.2, 0.01])) == 3
+    assert random_walk_reference.time_to_recover(np.array([1.2, 0.3])) is None
+
+
 def test_values_are_judged_in_the_steps_that_they_are_in_force():
     """Against a plain loop over updates and the steps that each one's weights act; a switch within a trajectory too."""
     switch_every = 110

@@ -43,6 +43,9 @@ PHASES = (0, 30, 60, 120, 240, 480, 960)
 MOMENTS = (0, 30, 60, 120)
 """Steps after a switch at which errors are shown."""
 
+RECOVERED = 0.1
+"""Error below which a predictor counts as recovered: a third of that of who predicts 0."""
+
 
 class Tracking(NamedTuple):
     """Mean squared errors of predictors by the number of steps since a switch, averaged over streams and switches.
@@ -161,6 +164,12 @@ def between_phases(errors: np.ndarray) -> np.ndarray:
     return np.array([np.nanmean(phase) if np.isfinite(phase).any() else np.nan for phase in phases])
 
 
+def time_to_recover(errors: np.ndarray) -> int | None:
+    """Steps from a switch to the first mean error below `RECOVERED`, of `[switch_every]`; None if there is none."""
+    recovered = errors < RECOVERED
+    return int(recovered.argmax()) if recovered.any() else None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line.
 
@@ -212,7 +221,8 @@ def _print(recoveries: dict[str, np.ndarray]) -> None:
     table = rich.table.Table('mean squared error, steps after a switch', *moments, *phases, 'all', box=rich.box.SIMPLE)
     for name, errors in recoveries.items():
         numbers = [*errors[list(MOMENTS)], *between_phases(errors), np.nanmean(errors)]
-        table.add_row(name, *(f'{number:.4f}' for number in numbers))
+        steps = time_to_recover(errors)
+        table.add_row(name, *(f'{number:.4f}' for number in numbers), 'never' if steps is None else f'{steps} steps')
     rich.console.Console(width=200).print(table)
 
 
