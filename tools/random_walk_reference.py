@@ -218,9 +218,11 @@ def _print(recoveries: dict[str, np.ndarray]) -> None:
     """A row for each predictor, from its errors by the number of steps since a switch, `[switch_every]`."""
     moments = [f'at {moment}' for moment in MOMENTS]
     phases = [f'{start}-{end}' for start, end in itertools.pairwise(PHASES)]
-    table = rich.table.Table('mean squared error, steps after a switch', *moments, *phases, 'all', box=rich.box.SIMPLE)
+    columns = 'mean squared error, steps after a switch', *moments, *phases, 'all', f'below {RECOVERED} after'
+    table = rich.table.Table(*columns, box=rich.box.SIMPLE)
     for name, errors in recoveries.items():
-        numbers = [*errors[list(MOMENTS)], *between_phases(errors), np.nanmean(errors)]
+        at_moments = (errors[moment] if moment < len(errors) else np.nan for moment in MOMENTS)
+        numbers = [*at_moments, *between_phases(errors), np.nanmean(errors)]
         steps = time_to_recover(errors)
         table.add_row(name, *(f'{number:.4f}' for number in numbers), 'never' if steps is None else f'{steps} steps')
     rich.console.Console(width=200).print(table)
