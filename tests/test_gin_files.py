@@ -120,9 +120,11 @@ def test_every_meta_gradient_is_right_in_every_exact_mode_and_not_zero(file):
 
 @pytest.mark.parametrize('file', [file for file in VARIANTS if 'snake' not in file])
 def test_a_meta_gradient_through_two_updates_is_right(file):
-    agent = build(file, 'NUM_INNER_STEPS = 2').agent
-    if not agent.meta_parameters.parameters:
+    """Of variants whose own goes through one: the test above is of more where theirs does."""
+    agent = build(file).agent
+    if not agent.meta_parameters.parameters or agent.meta_optimiser.num_updates > 1:
         return
+    agent = build(file, 'NUM_INNER_STEPS = 2').agent
     for path, comparison in compare_with_finite_differences(Learner(agent)).items():
         assert comparison.relative_error < 1e-4, (path, comparison)
 
