@@ -109,14 +109,14 @@ def test_no_gradient_flows_through_the_target():
     learner = learner_of(bootstrapped(num_inner_steps=2))
     with jax.enable_x64(True):
         lifetime = recorded_lifetime(learner, jnp.float64)
-        estimate = lifetime.estimate(lifetime.meta_params)
+        estimate = jax.jit(lifetime.estimate)(lifetime.meta_params)
         fixed = estimate.lifetime.targets
 
         def loss(meta_params):
             by_update = repeat(meta_params, 2)
             return learner.agent.meta_optimiser.lifetime_loss(by_update, lifetime.agent, lifetime.inner_loop, fixed)[0]
 
-        expected = jax.grad(loss)(lifetime.meta_params)[DISCOUNT]
+        expected = jax.jit(jax.grad(loss))(lifetime.meta_params)[DISCOUNT]
         np.testing.assert_allclose(estimate.gradient[DISCOUNT], expected, rtol=1e-9)
 
 
