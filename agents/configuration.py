@@ -1,18 +1,21 @@
-"""Reads gin configurations, builds what they describe, says clearly what is wrong. Nobody but `provenance` knows gin besides."""
+"""Reads gin configurations, checks and builds what they describe, says clearly what is wrong."""
 
 import contextlib
 import difflib
 import importlib.util  # gin needs it imported when it looks for files.
 import inspect
+import math
 import os
-import pathlib
 import re
 import sys
-import tokenize
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gin
+
+from agents import provenance
+from agents.provenance import find_file, one_line
+from components.types import ConfigurationError, UserError
 
 assert importlib.util
 if not hasattr(gin, 'configurable'):
@@ -20,12 +23,11 @@ if not hasattr(gin, 'configurable'):
 
 T = TypeVar('T')
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-"""Root of the checkout, which `include`s are relative to."""
+ROOT = provenance.ROOT
+"""Root of the checkout."""
 
-
-class ConfigurationError(ValueError):
-    """A configuration that cannot be read or built; the message is one line that names the thing and the way out."""
+SAVED = 'config.gin'
+"""Name of the file in which a run keeps its configuration."""
 
 
 def load(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = ()) -> None:
@@ -33,46 +35,69 @@ def load(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = ()) -
 
     Args:
       gin_files: paths, relative to the working directory or else to the root of the checkout.
-      bindings: lines as in a gin file, which can use the names that the files import.
+      bindings: lines as in a gin file, imports and includes among them; they can use the names that the files import.
 
     Raises:
-      ConfigurationError: if a file is missing or wrong, a required macro is not set, or a macro is not used.
+      ConfigurationError: if a file is missing or wrong, a required macro is not set, a macro is not used, or a value cannot be
+        written to a gin file.
     """
     paths = [find_file(path) for path in gin_files]
-    gin.clear_config()
-    with working_directory(ROOT):
+    provenance.clear()
+    with _readable_errors():
         for path in paths:
-            with one_line_errors(path):
-                gin.parse_config_file(str(path))
-        with one_line_errors():
-            if bindings:
-                gin.parse_config([*import_lines(), *bindings])
-            _check_macros()
-            # As a run's config.gin will have it, so that order in dictionaries, say, is the same when it goes on.
-            text = gin.config_str()
-            gin.clear_config()
-            gin.parse_config(text)
-            gin.finalize()
+            provenance.read_file(path)
+        provenance.read_lines(bindings)
+        _check_macros()
+        _check_values()
+        # As a run's config.gin will have it, so that order in dictionaries, say, is the same when it goes on.
+        text = config_str()
+        gin.clear_config()
+        gin.parse_config(text)
+        gin.finalize()
 
 
 def build(cls: type[T]) -> T:
     """Makes an object of a class that the configuration binds, and everything that it refers to.
 
+    Arguments are checked before anything is made.
+
     Raises:
-      ConfigurationError: if a constructor refuses its arguments.
+      ConfigurationError: if an argument is missing, or not of its annotation's type or range; or if a constructor refuses its arguments.
     """
-    with one_line_errors():
+    for problem in provenance.problems(cls):
+        raise ConfigurationError(problem)
+    with _readable_errors():
         return gin.get_configurable(cls)()
+
+
+def check_effects(cls: type) -> None:
+    """Checks that every binding that was asked for has an effect on what is built. What a run's own file holds is not asked for.
+
+    Raises:
+      ConfigurationError: if one has none; the message names the bindings that take its place.
+    """
+    unused = unused_bindings(cls)
+    if unused:
+        raise ConfigurationError('; '.join(map(str, unused)))
+
+
+def unused_bindings(cls: type) -> list[provenance.UnusedBinding]:
+    """Bindings that have no effect on what is built; those that a run's own file holds are left out."""
+    return [
+        binding
+        for binding in provenance.unused_bindings(cls)
+        if binding.source.file is None or binding.source.file.name != SAVED
+    ]
 
 
 def config_str() -> str:
     """Everything that was asked for, as one file that can be run again."""
-    return gin.config_str()
+    return gin.config._config_str(_writable(gin.config._CONFIG))
 
 
 def operative_config_str() -> str:
     """Every value that was used so far, defaults included."""
-    return gin.operative_config_str()
+    return gin.config._config_str(_writable(gin.config._OPERATIVE_CONFIG))
 
 
 def bindings_of(gin_file: str | os.PathLike) -> dict[str, str]:
@@ -95,79 +120,63 @@ def bindings() -> dict[str, str]:
     return flat
 
 
-def bindings_without_effect(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = ()) -> list[str]:
-    """Bindings that nothing uses, of those written in these files and lines; to be asked once everything is built.
+class _Infinity(float):
+    """An infinite number as Python's literals have it: gin leaves out what they cannot say."""
 
-    What the files include is left out: a base file may bind what only some variants have. A binding is used if its
-    configurable was called in the binding's scope or in one inside it.
-    """
-    text = '\n'.join([*(find_file(path).read_text() for path in gin_files), *bindings])
-    written = set(re.findall(r'^(?:([\w/]+)/)?(?:\w+\.)*(\w+)\.(\w+) *=', text, re.MULTILINE))
-    used = {(tuple(filter(None, scope.split('/'))), selector) for scope, selector in gin.config._OPERATIVE_CONFIG}
-    unused = []
+    def __repr__(self) -> str:
+        return '1e999' if self > 0 else '-1e999'
+
+
+def _writable(value: Any) -> Any:
+    """The value, a container of values among them, in a form that gin writes as it reads it."""
+    if isinstance(value, dict):
+        return {name: _writable(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_writable, value))
+    return _Infinity(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def _check_values() -> None:
+    """Raises ConfigurationError for a value that no gin file could hold, which would be lost when the run goes on."""
     for (scope, selector), parameters in gin.config._CONFIG.items():
-        scopes, name = tuple(filter(None, scope.split('/'))), selector.split('.')[-1]
-        if not any(name == selector and called[: len(scopes)] == scopes for called, name in used):
-            unused += [f'{scope}/{name}.{p}'.lstrip('/') for p in parameters if (scope, name, p) in written]
-    return sorted(unused)
+        for parameter, value in parameters.items():
+            if not _is_literal(value):
+                name = scope if selector == 'gin.macro' else f'{scope}/{selector}.{parameter}'.lstrip('/')
+                raise ConfigurationError(f'{name} = {value!r} cannot be written to a gin file: bind a plain value')
 
 
-def find_file(path: str | os.PathLike) -> pathlib.Path:
-    """A gin file, from the working directory or else from the root of the checkout.
-
-    Raises:
-      ConfigurationError: if it is in neither, or cannot be read.
-    """
-    candidates = [pathlib.Path.cwd() / path, ROOT / path]
-    for candidate in candidates:
-        if candidate.is_file() and os.access(candidate, os.R_OK):
-            return candidate.resolve()
-    searched = ', '.join(dict.fromkeys(str(candidate) for candidate in candidates))
-    raise ConfigurationError(f'gin file {str(path)!r} is missing or cannot be read; searched {searched}')
-
-
-def import_lines() -> list[str]:
-    """The import lines of the files read so far."""
-    return re.findall(r'^(?:from|import) .*$', gin.config_str(), re.MULTILINE)
+def _is_literal(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_literal, value)) and all(map(_is_literal, value.values()))
+    if isinstance(value, list | tuple | set):
+        return all(map(_is_literal, value)) and value != set()
+    if isinstance(value, float | complex):
+        return value == value  # Not a NaN.
+    return value is None or isinstance(value, bool | int | str | bytes | gin.config.ConfigurableReference)
 
 
 @contextlib.contextmanager
-def working_directory(path: pathlib.Path) -> Iterator[None]:
-    """Changes to a folder and back."""
-    # gin looks for includes in the working directory first: a file of that name there must not win over ours.
-    before = pathlib.Path.cwd()
-    os.chdir(path)
-    try:
-        yield
-    finally:
-        os.chdir(before)
-
-
-@contextlib.contextmanager
-def one_line_errors(path: pathlib.Path | None = None) -> Iterator[None]:
+def _readable_errors() -> Iterator[None]:
     """Turns what gin, or a constructor that it calls, raises into a `ConfigurationError` of one line."""
     try:
         yield
-    except ConfigurationError:
-        raise
-    except tokenize.TokenError as error:
-        message, (line, _) = error.args
-        raise ConfigurationError(f'{f"{path}, line {line}" if path else "--gin_bindings"}: {message}') from error
-    except SyntaxError as error:
-        raise ConfigurationError(_syntax_error(error, path)) from error
-    except (ValueError, TypeError, NameError, AttributeError, ImportError, OSError) as error:
-        message = re.sub(r" \(<class '[\w.]+'>\)", '', ' '.join(str(error).split()))
-        message = re.sub(r'In bindings string line \d+', 'In --gin_bindings', message)
-        message = message.replace("Searched config paths: ['']", f'Searched {ROOT}')
-        raise ConfigurationError(message + _nearest_names(message)) from error
+    except UserError as error:
+        raise ConfigurationError(_readable(str(error))) from error
+    except RecursionError as error:
+        raise ConfigurationError('the configuration is nested too deeply') from error
+    except (Exception, SystemExit) as error:  # Of a constructor, anything.
+        raise ConfigurationError(_readable(one_line(error))) from error
 
 
-def _syntax_error(error: SyntaxError, path: pathlib.Path | None) -> str:
-    where = f'{path}, line {error.lineno}' if path else '--gin_bindings'
-    message = ' '.join(error.msg.split())
-    if 'malformed node' in message:
-        message = 'not a Python literal; strings need quotes, references an @ and macros a %'
-    return f'{where}: {message}: {(error.text or "").strip()}'
+def _readable(message: str) -> str:
+    """One of gin's messages without its own terms, and with the names that may have been meant."""
+    message = ' '.join(message.split())
+    message = re.sub(r" \(<class '[\w.]+'>\)", '', message)
+    built = re.findall(r" In call to configurable '([\w.]+)'", message)
+    message = re.sub(r" In call to configurable '[\w.]+'( in scope '[\w/]*')?", '', message)
+    if built and built[0] not in message:
+        message = f'{built[0]}: {message}'
+    return message + _nearest_names(message)
 
 
 def _nearest_names(message: str) -> str:
@@ -177,10 +186,10 @@ def _nearest_names(message: str) -> str:
     elif match := re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", message):
         name, names = match[2], _parameters(match[1])
     elif 'was not provided by an import statement' in message:
-        if '--gin_bindings' not in message:
+        if not message.startswith(provenance.COMMAND_LINE):
             return '; every gin file imports what it names'
-        names = sorted(line.split()[-1] for line in import_lines() if '__gin__' not in line)
-        return f'; --gin_bindings can name what the files import: {", ".join(names)}'
+        names = sorted(line.split()[-1] for line in provenance.import_lines() if '__gin__' not in line)
+        return f'; --gin_bindings can name what the files import: {", ".join(names)}; or pass an import line first'
     else:
         return ''
     return _did_you_mean(name, [name for name in names if not name.startswith('_')])

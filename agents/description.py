@@ -76,7 +76,7 @@ class Description:
       meta_parameters: by their paths from the update rule.
       heads: by name.
       parameters: of the network.
-      unused_bindings: those that have no effect, of the ones in the files and lines described.
+      unused_bindings: those that have no effect, with what takes their place; a run with one does not start.
     """
 
     components: Mapping[str, Setting]
@@ -99,11 +99,11 @@ def describe(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = (
     configuration.load(gin_files, bindings)
     agent = configuration.build(Experiment).agent
     return Description(
-        components=provenance.settings(Experiment, gin_files, bindings),
+        components=provenance.settings(Experiment),
         meta_parameters=_learned_fields(agent),
         heads=_heads(agent),
         parameters=_parameter_counts(agent),
-        unused_bindings=configuration.bindings_without_effect(gin_files, bindings),
+        unused_bindings=[str(binding) for binding in configuration.unused_bindings(Experiment)],
     )
 
 

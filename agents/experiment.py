@@ -1,13 +1,12 @@
 """The experiment: one loop that trains, logs, evaluates and keeps checkpoints."""
 
 import contextlib
-import dataclasses
 import math
 import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import acme
 import numpy as np
@@ -18,6 +17,7 @@ from agents.compilation_cache import DEFAULT, use_compilation_cache
 from agents.evaluation import Evaluator
 from components.agent import Agent
 from components.checkpoints import Checkpointer
+from components.component import Interval, PositiveInt, component
 from components.learner import Learner
 from components.loggers import Run, seed_means
 from components.types import CompositionError
@@ -28,7 +28,7 @@ CHECKPOINTS = 'checkpoints'
 """Folder in a run's folder."""
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Experiment:
     """Trains an agent for a number of environment steps.
 
@@ -60,24 +60,19 @@ class Experiment:
     """
 
     agent: Agent
-    total_env_steps: int
-    num_seeds: int = 1
-    seed: int = 0
-    log_every: int = 10_000
-    evaluate_every: int = 0
-    checkpoint_every: int = 0
-    checkpoints_kept: int = 3
-    max_episode_length: int = 10_000
+    total_env_steps: Annotated[int, Interval(1, 2**63 - 1)]
+    num_seeds: PositiveInt = 1
+    seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
+    log_every: Annotated[int, Interval(1, 2**63 - 1)] = 10_000
+    evaluate_every: Annotated[int, Interval(0, 2**63 - 1)] = 0
+    checkpoint_every: Annotated[int, Interval(0, 2**63 - 1)] = 0
+    checkpoints_kept: PositiveInt = 3
+    max_episode_length: PositiveInt = 10_000
     loggers: Sequence[LoggerFactory] = ()
     stop_when_not_finite: bool = True
     compilation_cache: str | None = DEFAULT
 
     def __post_init__(self):
-        positive = dict.fromkeys(('total_env_steps', 'num_seeds', 'log_every', 'checkpoints_kept'), 1)
-        for name, least in {**positive, 'evaluate_every': 0, 'checkpoint_every': 0}.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise CompositionError(f'Experiment.{name} must be an integer of at least {least}, got {value!r}')
         if self.num_meta_steps < 1:
             raise CompositionError(
                 f'total_env_steps is {self.total_env_steps}, less than one meta-step of '

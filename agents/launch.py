@@ -1,33 +1,58 @@
 """Starts a run that gin files describe, or goes on with it: what the command lines share."""
 
+import argparse
 import errno
 import os
 import pathlib
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from agents import configuration, workdir
 from agents.experiment import Experiment
-from components.checkpoints import CheckpointError
-from components.types import CompositionError, DivergedError
+from components.types import UserError
 
-FAILED, DIVERGED = 2, 3
-"""Exit statuses."""
+FAILED = 2
+"""Exit status of an error that does not say another."""
+
+MAX_LENGTH = 500
+"""Characters that are shown of a message that was not written for users."""
 
 
-def explained(command: Callable[[], int]) -> int:
-    """Calls a command; where it raises an error of ours, or a disk is full, prints one line and returns the status."""
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """The parser of a tool's command line, from the tool's docstring; it takes `--traceback`."""
+    parser = argparse.ArgumentParser(description=str(description).splitlines()[0])
+    parser.add_argument('--traceback', action='store_true', help='show where an error comes from')
+    return parser
+
+
+def explained(command: Callable[[], int], show_traceback: bool = False) -> int:
+    """Calls a command; prints an error in one line and returns the exit status.
+
+    Args:
+      command: returns an exit status.
+      show_traceback: whether to print where the error comes from before the line.
+    """
     try:
         return command()
-    except DivergedError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return DIVERGED
-    except (configuration.ConfigurationError, CompositionError, CheckpointError, OSError) as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        way_out = ': make room and give the same command again; what was written stands' if full else ''
-        print(f'error: {" ".join(str(error).split())}{way_out}', file=sys.stderr)
-        return FAILED
+    except Exception as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f'error: {_in_one_line(error)}', file=sys.stderr)
+        return error.exit_status if isinstance(error, UserError) else FAILED
+
+
+def _in_one_line(error: Exception) -> str:
+    message = ' '.join(str(error).split())
+    if isinstance(error, UserError):
+        return message
+    if isinstance(error, OSError):
+        full = ': make room and give the same command again; what was written stands'
+        return f'{message}{full if error.errno == errno.ENOSPC else ""}'
+    if len(message) > MAX_LENGTH:
+        message = f'{message[:MAX_LENGTH]}...'
+    return f'{type(error).__name__}: {message}; --traceback shows where it comes from'
 
 
 def notify(line: str) -> None:
@@ -59,8 +84,9 @@ def launch(
       ConfigurationError: if the configuration cannot be read or built, or the folder holds another run.
       CompositionError, DivergedError, CheckpointError, OSError: as `Experiment.run`.
     """
-    before = configuration.bindings_of(directory / workdir.CONFIG) if workdir.has_run(directory) else None
+    before = configuration.bindings_of(directory / workdir.CONFIG) if workdir.has_progress(directory) else None
     configuration.load(gin_files, bindings)
+    configuration.check_effects(Experiment)
     experiment = configuration.build(Experiment)
     if before is not None:
         workdir.check_same_run(before, configuration.bindings(), directory, extend)
@@ -69,10 +95,6 @@ def launch(
                 f'{directory} holds a run without checkpoints (CHECKPOINT_EVERY = 0), which cannot go on; choose another '
                 'folder'
             )
-    # Of a run's own file nothing is told: it has whatever its variant had.
-    written = [file for file in gin_files if pathlib.Path(file).name != workdir.CONFIG]
-    for name in configuration.bindings_without_effect(written, bindings):
-        notify(f'nothing uses {name}')
     for doubt in experiment.agent.doubts():
         notify(doubt)
     with workdir.locked(directory):

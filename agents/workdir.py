@@ -4,12 +4,13 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 from agents import configuration
-from agents.configuration import ConfigurationError
+from components.types import ConfigurationError
 
-CONFIG = 'config.gin'
+CONFIG = configuration.SAVED
 """What was asked for."""
 
 OPERATIVE_CONFIG = 'operative_config.gin'
@@ -37,6 +38,18 @@ def check(workdir: str | os.PathLike) -> pathlib.Path:
 def has_run(workdir: pathlib.Path) -> bool:
     """Whether a run was started there."""
     return (workdir / CONFIG).is_file()
+
+
+def has_progress(workdir: pathlib.Path) -> bool:
+    """Whether a run has left a checkpoint or a row there, which another configuration must not touch."""
+    checkpoints = workdir / 'checkpoints'
+    if checkpoints.is_dir() and any(re.fullmatch(r'\d+(\.damaged)?', child.name) for child in checkpoints.iterdir()):
+        return True
+    return has_run(workdir) and any(_has_rows(workdir / table) for table in ('train.csv', 'eval.csv'))
+
+
+def _has_rows(table: pathlib.Path) -> bool:
+    return table.is_file() and table.read_bytes().count(b'\n') > 1  # The header is one.
 
 
 @contextlib.contextmanager

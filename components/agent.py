@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from components.behaviours import Behaviour
+from components.component import PositiveInt, component
 from components.environments.base import Environment
 from components.meta_optimisers.base import Fixed, MetaOptimiser
 from components.meta_parameters import MetaParameterSet, components_of, learnable_paths, schedules_of
@@ -18,7 +19,7 @@ from components.types import CompositionError
 from components.update_rule import UpdateRule
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Agent:
     """An agent as a tree of components; a variant is another tree.
 
@@ -43,19 +44,16 @@ class Agent:
     environment: Environment
     network: Network
     update_rule: UpdateRule
-    unroll_length: int
+    unroll_length: PositiveInt
     meta_parameters: MetaParameterSet = MetaParameterSet()
     meta_optimiser: MetaOptimiser = Fixed()
-    num_lifetimes: int = 1
-    lifetime_length: int | None = None
+    num_lifetimes: PositiveInt = 1
+    lifetime_length: PositiveInt | None = None
     policy: Policy = Softmax()
     behaviour: Behaviour = Behaviour()
     monitors: Mapping[str, Monitor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ('unroll_length', 'num_lifetimes'):
-            if getattr(self, name) < 1:
-                raise CompositionError(f'Agent.{name} must be at least 1, got {getattr(self, name)}')
         if self.lifetime_length is not None and self.lifetime_length < self.meta_optimiser.num_updates:
             raise CompositionError(
                 f'Agent.lifetime_length ({self.lifetime_length}) is shorter than one step of the meta-optimiser, '

@@ -4,15 +4,16 @@ Source: Wang et al. (2016) for which of them to compare with. Thompson sampling,
 and the update of Rescorla and Wagner are those of textbooks; the Bayes-optimal policies follow from each bandit's own chances.
 """
 
-import dataclasses
 import math
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from components.bandit_tables import gittins_indices, layer_start, optimal_preferences, position
+from components.component import AtLeastTwo, Interval, NonNegative, PositiveInt, UnitInterval, component
 from components.environments.bandits import Bandit, check_standard_deviations
 from components.types import Array
 
@@ -131,7 +132,7 @@ class _Counting:
         return Counts(statistics.num_pulls.at[arm].add(1), statistics.reward_sums.at[arm].add(reward))
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Random(_Counting):
     """Pulls every arm with the same probability."""
 
@@ -139,7 +140,7 @@ class Random(_Counting):
         return jax.random.randint(key, (), 0, len(statistics.num_pulls), jnp.int32)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class ThompsonSampling(_Counting):
     """Pulls the best arm of a task drawn from its posterior, for rewards 0 and 1.
 
@@ -152,7 +153,7 @@ class ThompsonSampling(_Counting):
         return jnp.argmax(draws).astype(jnp.int32)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class GreedyPosteriorMean(_Counting):
     """Pulls the arm of the highest posterior mean with a prior Beta(1, 1), for rewards 0 and 1; ties at random."""
 
@@ -160,7 +161,7 @@ class GreedyPosteriorMean(_Counting):
         return _best_arm((1 + statistics.reward_sums) / (2 + statistics.num_pulls), key)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class UCB(_Counting):
     """Upper confidence bounds: mean reward + sqrt(exploration * log t / n), after n pulls of an arm and t of all.
 
@@ -173,11 +174,7 @@ class UCB(_Counting):
       ValueError: if `exploration` is negative.
     """
 
-    exploration: float
-
-    def __post_init__(self):
-        if not self.exploration >= 0:
-            raise ValueError(f'UCB.exploration must be at least 0, got {self.exploration}')
+    exploration: NonNegative
 
     def act(self, statistics: Counts, key: Array) -> Array:
         num_pulls = jnp.maximum(statistics.num_pulls, 1)
@@ -186,7 +183,7 @@ class UCB(_Counting):
         return _best_arm(jnp.where(statistics.num_pulls == 0, jnp.inf, bounds), key)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Gittins(_Counting):
     """Pulls the arm of the highest Gittins index for the pulls that are left, with a prior Beta(1, 1); ties at random.
 
@@ -200,11 +197,7 @@ class Gittins(_Counting):
       ValueError: if `num_pulls` < 1.
     """
 
-    num_pulls: int
-
-    def __post_init__(self):
-        if self.num_pulls < 1:
-            raise ValueError(f'Gittins.num_pulls must be at least 1, got {self.num_pulls}')
+    num_pulls: PositiveInt
 
     def act(self, statistics: Counts, key: Array) -> Array:
         successes = jnp.round(statistics.reward_sums).astype(jnp.int32)
@@ -213,7 +206,7 @@ class Gittins(_Counting):
         return _best_arm(indices, key)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class BayesOptimal(_Counting):
     """The best policy there is for two `Independent` arms, by dynamic programming over what may be seen; ties at random.
 
@@ -224,11 +217,7 @@ class BayesOptimal(_Counting):
       ValueError: if `num_pulls` is not as above, and from `init` if there are not two arms.
     """
 
-    num_pulls: int
-
-    def __post_init__(self):
-        if not 1 <= self.num_pulls <= 200:
-            raise ValueError(f'BayesOptimal.num_pulls must be from 1 to 200, got {self.num_pulls}')
+    num_pulls: Annotated[int, Interval(1, 200)]
 
     def init(self, num_arms: int) -> Counts:
         _check_two_arms(self, num_arms)
@@ -246,7 +235,7 @@ class BayesOptimal(_Counting):
         return self.num_pulls * 2 / 3 - optimal_preferences(self.num_pulls)[1]
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class MajorityRule(_Counting):
     """Pulls the arm that more of what was seen speaks for: its own successes and the other's failures; ties at random.
 
@@ -266,7 +255,7 @@ class MajorityRule(_Counting):
         return _best_arm(statistics.reward_sums + failures[::-1], key)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class RescorlaWagner:
     """Values that go a fixed part of the way to what their arm has just paid; they start at 0.5.
 
@@ -279,16 +268,8 @@ class RescorlaWagner:
       ValueError: if an argument is not as above.
     """
 
-    learning_rate: float = 0.5
-    inverse_temperature: float | None = None
-
-    def __post_init__(self):
-        if not 0 <= self.learning_rate <= 1:
-            raise ValueError(f'RescorlaWagner.learning_rate must be in [0, 1], got {self.learning_rate}')
-        if self.inverse_temperature is not None and not self.inverse_temperature >= 0:
-            raise ValueError(
-                f'RescorlaWagner.inverse_temperature must be None or at least 0, got {self.inverse_temperature}'
-            )
+    learning_rate: UnitInterval = 0.5
+    inverse_temperature: NonNegative | None = None
 
     def init(self, num_arms: int) -> Array:
         return jnp.full(num_arms, 0.5)
@@ -302,7 +283,7 @@ class RescorlaWagner:
         return statistics.at[arm].add(self.learning_rate * (reward - statistics[arm]))
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class RandomWalkFilter:
     """Bayes' rule for a `RestlessBandit`: a posterior of how widely its arms walk and where they are, on a grid.
 
@@ -320,14 +301,12 @@ class RandomWalkFilter:
       ValueError: if an argument is not as above, and from `init` if there are not two arms.
     """
 
-    standard_deviations: tuple[float, ...] = (0.02, 0.10)
+    standard_deviations: Sequence[NonNegative] = (0.02, 0.10)
     greedy: bool = True
-    num_points: int = 100
+    num_points: AtLeastTwo = 100
 
     def __post_init__(self):
         check_standard_deviations(self)
-        if self.num_points < 2:
-            raise ValueError(f'RandomWalkFilter.num_points must be at least 2, got {self.num_points}')
         narrow = [deviation for deviation in self.standard_deviations if 0 < deviation * self.num_points < 1]
         if narrow:
             raise ValueError(
@@ -369,7 +348,7 @@ class RandomWalkFilter:
         return density / density.sum(axis=-1, keepdims=True)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class InformativeArmFirst:
     """Pulls the last arm of an `InformativeBandit`, then the one it told; the best policy there is from three pulls on."""
 
@@ -386,7 +365,7 @@ class InformativeArmFirst:
         return jnp.where(arm == num_candidates, jax.nn.one_hot(target, num_candidates + 1), statistics)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class SearchWithoutReplacement:
     """Pulls candidates of an `InformativeBandit` in random order until one is the target, and stays there.
 

@@ -1,16 +1,16 @@
 """Behaviours: what acts while an agent learns, if it is not its own policy with its latest weights."""
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from components.component import NonNegativeInt, component
 from components.policies import Policy
 from components.types import Params
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Behaviour:
     """A policy, and which of the agent's weights it acts with. On-policy unless told otherwise.
 
@@ -27,11 +27,7 @@ class Behaviour:
     """
 
     policy: Policy | None = None
-    num_updates_behind: int | None = 0
-
-    def __post_init__(self):
-        if self.num_updates_behind is not None and self.num_updates_behind < 0:
-            raise ValueError(f'Behaviour.num_updates_behind must be at least 0, or None, got {self.num_updates_behind}')
+    num_updates_behind: NonNegativeInt | None = 0
 
     @property
     def is_on_policy(self) -> bool:

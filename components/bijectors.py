@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from components.component import component
 from components.types import Array
 
 
@@ -36,7 +37,7 @@ class Bijector(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Identity:
     """x: no bounds."""
 
@@ -50,7 +51,7 @@ class Identity:
         return y
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Exp:
     """e^x: positive, learned on a logarithmic scale, as suits a learning rate."""
 
@@ -64,7 +65,7 @@ class Exp:
         return jnp.log(y)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Softplus:
     """log(1 + e^x): positive, nearly linear above 1, as suits a cost."""
 
@@ -78,7 +79,7 @@ class Softplus:
         return y + jnp.log(-jnp.expm1(-y))
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Sigmoid:
     """low + (high - low) / (1 + e^-x): between two bounds, (0, 1) unless given.
 

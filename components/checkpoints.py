@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from components.types import UserError
+
 FORMAT = 1
 """Of what is written; files of a later one are refused."""
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint that cannot be written or used; the message is one line that says which and why."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import rlax
 
 from components.agent import Agent
+from components.component import PositiveInt, UnitInterval, component
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_parameters import HasWeights, component_at, replace_at
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient
@@ -41,7 +42,7 @@ class ReturnInputs(NamedTuple):
     trajectory: Trajectory
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class NStepReturn:
     """The n-step return, G_t = r_{t+1} + gamma_{t+1} (r_{t+2} + ... + gamma_{t+n} v_{t+n}), on-policy.
 
@@ -54,8 +55,8 @@ class NStepReturn:
     Source: Sutton & Barto (2018), section 7.1; `rlax.n_step_bootstrapped_returns`.
     """
 
-    num_steps: int
-    discount: float
+    num_steps: PositiveInt
+    discount: UnitInterval
     is_on_policy: ClassVar[bool] = True
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
@@ -82,7 +83,7 @@ class KnownReturn(NamedTuple):
     """
 
     name: str
-    discount: float
+    discount: UnitInterval
     lambda_: float | None
     returns: Returns
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from acme import specs
 
 from components.bijectors import Bijector, Identity
+from components.component import component
 from components.schedules import Scheduled
 from components.types import Array, MetaParams, Values
 
@@ -50,7 +51,7 @@ class MetaParameter(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Scalar:
     """A number.
 
@@ -79,7 +80,7 @@ class Scalar:
         return self.bijector.forward(meta_param)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Weights:
     """The weights of a network, the field `weights` of a component that has one. They start as the network has it."""
 
@@ -94,7 +95,7 @@ class Weights:
         return meta_param
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Frozen:
     """A meta-parameter that starts from a value that was learned before, instead of what the field holds.
 
@@ -114,7 +115,7 @@ class Frozen:
         return self.entry.value(meta_param)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class MetaParameterSet:
     """Which fields of an update rule are learned by the outer loop.
 

@@ -1,10 +1,10 @@
 """Monitors: what else a run should tell of its agents, measured inside the compiled program."""
 
-import dataclasses
 from typing import Any, Protocol, cast
 
 import jax.numpy as jnp
 
+from components.component import UnitInterval, component
 from components.environments.base import Batch, Environment
 from components.inner_loop import AgentState
 from components.networks.network import NetworkFunctions
@@ -23,7 +23,7 @@ class Monitor(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class StateValueError:
     """Mean squared error of an agent's values of all states of a random walk, as it is at that moment, to the exact ones.
 
@@ -33,8 +33,8 @@ class StateValueError:
       value_head: output that holds them, scalar.
     """
 
-    probability_right: float = 0.5
-    discount: float = 1.0
+    probability_right: UnitInterval = 0.5
+    discount: UnitInterval = 1.0
     value_head: str = 'value'
 
     def check(self, environment: Environment) -> None:

@@ -1,6 +1,5 @@
 """Policies: from a network's outputs to the distribution that actions are drawn from."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import UnitInterval, component
 from components.types import Array, Outputs, Trajectory
 
 
@@ -33,7 +33,7 @@ class Policy(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Softmax:
     """Draws from the logits that the network puts out.
 
@@ -50,7 +50,7 @@ class Softmax:
         return outputs[self.head]
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Greedy:
     """Takes the action of the highest value, the first of those that tie.
 
@@ -68,7 +68,7 @@ class Greedy:
         return _log(jax.nn.one_hot(jnp.argmax(values, -1), values.shape[-1], dtype=values.dtype))
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class EpsilonMixed:
     """Another policy, or any action with equal chances: epsilon-greedy, if that other is greedy.
 
@@ -81,11 +81,7 @@ class EpsilonMixed:
     """
 
     policy: Policy = Greedy()
-    epsilon: float = 0.05
-
-    def __post_init__(self):
-        if not 0 <= self.epsilon <= 1:
-            raise ValueError(f'EpsilonMixed.epsilon must be in [0, 1], got {self.epsilon}')
+    epsilon: UnitInterval = 0.05
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return self.policy.heads(spec)
@@ -95,7 +91,7 @@ class EpsilonMixed:
         return _log((1 - self.epsilon) * probabilities + self.epsilon / probabilities.shape[-1])
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Constant:
     """The same probabilities in every state: one to be evaluated, or to act with whatever is learned.
 
@@ -106,11 +102,11 @@ class Constant:
       ValueError: if they are no distribution.
     """
 
-    probabilities: Sequence[float]
+    probabilities: Sequence[UnitInterval]
 
     def __post_init__(self):
-        if min(self.probabilities, default=-1) < 0 or not np.isclose(sum(self.probabilities), 1):
-            raise ValueError(f'Constant.probabilities must be at least 0 and add up to 1, got {self.probabilities}')
+        if not np.isclose(sum(self.probabilities), 1):
+            raise ValueError(f'Constant.probabilities must add up to 1, got {self.probabilities}')
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         if len(self.probabilities) != num_actions(spec):

@@ -10,7 +10,6 @@ Source: Wang et al. (2016) for the four models, the values that are held fixed (
 comparison by the Bayesian information criterion. The ranges and how they are searched are this project's choice.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from components.component import UnitInterval, component
 from components.types import Array
 
 
@@ -52,7 +52,7 @@ class Fit(NamedTuple):
     bic: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Model:
     """Which parameters are fitted beside the inverse temperature, which always is.
 
@@ -64,14 +64,8 @@ class Model:
       ValueError: if a value is not in [0, 1].
     """
 
-    learning_rate: float | None = 0.5
-    lapse: float | None = 0.0
-
-    def __post_init__(self):
-        for name in ('learning_rate', 'lapse'):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f'Model.{name} must be None or in [0, 1], got {value}')
+    learning_rate: UnitInterval | None = 0.5
+    lapse: UnitInterval | None = 0.0
 
     @property
     def num_parameters(self) -> int:

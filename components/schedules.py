@@ -1,7 +1,7 @@
 """Schedules: numbers of an update rule that change in the course of an agent's lifetime, as they were told to beforehand."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import optax
 
@@ -18,6 +18,7 @@ class Scheduled:
     """
 
     schedule: optax.Schedule
+    stands_for_number: ClassVar[bool] = True
 
     def __call__(self, age: Array | int) -> Array:
         """The value for an agent that has taken `age` updates."""

@@ -4,14 +4,14 @@ Source: Wang et al. (2016) for the task and the probabilities of staying. The Ba
 outcome and the model-free control are this project's choice of what to show beside a learned agent.
 """
 
-import dataclasses
 import math
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from components.bandit_policies import episode_keys
+from components.component import Interval, NonNegative, UnitInterval, component
 from components.environments.two_step import TwoStep
 from components.types import Array
 
@@ -143,7 +143,7 @@ def stay_probabilities(recording: Recording) -> StayProbabilities:
     return StayProbabilities(rc, rr, uc, ur, (rc - rr) - (uc - ur), (rc + rr - uc - ur) / 2, jnp.mean(rewards))
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Random:
     """Chooses either action with the same probability."""
 
@@ -159,7 +159,7 @@ class Random:
         return statistics
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class BayesOptimal:
     """Chooses the action that commonly leads where the reward more probably is; the best policy there is.
 
@@ -174,16 +174,8 @@ class BayesOptimal:
       ValueError: if an argument is not as above.
     """
 
-    reward_probability: float = 0.9
-    switch_probability: float = 0.0
-
-    def __post_init__(self):
-        if not 0.5 < self.reward_probability < 1:
-            raise ValueError(
-                f'BayesOptimal.reward_probability must be above 0.5 and below 1, got {self.reward_probability}'
-            )
-        if not 0 <= self.switch_probability <= 1:
-            raise ValueError(f'BayesOptimal.switch_probability must be in [0, 1], got {self.switch_probability}')
+    reward_probability: Annotated[float, Interval(0.5, 1, low_open=True, high_open=True)] = 0.9
+    switch_probability: UnitInterval = 0.0
 
     def init(self) -> Array:
         return jnp.zeros(())
@@ -199,7 +191,7 @@ class BayesOptimal:
         return jnp.logaddexp(stays + log_odds, switches) - jnp.logaddexp(switches + log_odds, stays)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class LastOutcome:
     """Chooses the action that commonly leads where the last trial says the reward is; the first one at random.
 
@@ -217,7 +209,7 @@ class LastOutcome:
         return _evidence(place, reward)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Sarsa:
     """Repeats what was rewarded, without a model of the transitions: tabular SARSA(1), with a softmax of its values.
 
@@ -232,14 +224,8 @@ class Sarsa:
       ValueError: if an argument is not as above.
     """
 
-    learning_rate: float = 0.5
-    inverse_temperature: float = 5.0
-
-    def __post_init__(self):
-        if not 0 <= self.learning_rate <= 1:
-            raise ValueError(f'Sarsa.learning_rate must be in [0, 1], got {self.learning_rate}')
-        if not self.inverse_temperature >= 0:
-            raise ValueError(f'Sarsa.inverse_temperature must be at least 0, got {self.inverse_temperature}')
+    learning_rate: UnitInterval = 0.5
+    inverse_temperature: NonNegative = 5.0
 
     def init(self) -> Array:
         return jnp.zeros(2)

@@ -77,9 +77,25 @@ class Metrics(NamedTuple):
     num_validation_steps: Array
 
 
-class CompositionError(ValueError):
+class UserError(Exception):
+    """What a user can mend: the message is one line that names the thing and the way out."""
+
+    exit_status = 2
+
+
+class FieldError(UserError, ValueError):
+    """A field, or an argument, has a value that it does not take."""
+
+
+class ConfigurationError(UserError, ValueError):
+    """A configuration cannot be read or built; the message names the file or the field, its value and the way out."""
+
+
+class CompositionError(UserError, ValueError):
     """The parts of an agent do not fit together; the message says which, and what would."""
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(UserError, ArithmeticError):
     """Training has produced something that is not a number, or infinite; the message says what and when."""
+
+    exit_status = 3

@@ -1,16 +1,15 @@
 """One inner update: an objective and an optimiser."""
 
-import dataclasses
-
 import jax
 
+from components.component import component
 from components.networks.network import NetworkFunctions
 from components.objectives.base import Objective, masked_mean
 from components.optimisers import Optimiser
 from components.types import Array, Logs, OptState, Outputs, Params, Targets, Trajectory
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class UpdateRule:
     """How an agent learns from a trajectory; the root of the paths of meta-parameters.
 

@@ -349,7 +349,7 @@ def test_policies_refuse_episodes_of_another_length(policy):
     [
         (UCB, {'exploration': -1.0}, r'UCB.exploration must be at least 0, got -1.0'),
         (Gittins, {'num_pulls': 0}, r'Gittins.num_pulls must be at least 1, got 0'),
-        (BayesOptimal, {'num_pulls': 201}, r'BayesOptimal.num_pulls must be from 1 to 200, got 201'),
+        (BayesOptimal, {'num_pulls': 201}, r'BayesOptimal.num_pulls must be in \[1, 200\], got 201'),
         (RescorlaWagner, {'learning_rate': 1.1}, r'RescorlaWagner.learning_rate must be in \[0, 1\], got 1.1'),
         (RescorlaWagner, {'inverse_temperature': -1.0}, r'inverse_temperature must be None or at least 0, got -1.0'),
         (RandomWalkFilter, {'standard_deviations': ()}, r'RandomWalkFilter.standard_deviations must be at least one'),

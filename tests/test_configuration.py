@@ -1,5 +1,6 @@
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -62,19 +63,52 @@ def test_a_file_of_the_same_name_in_the_working_directory_does_not_win(written, 
     assert pathlib.Path.cwd() == tmp_path
 
 
-def test_bindings_without_effect_are_reported(written):
-    text = """
-    network.Network.torso = @used/torsos.MLP()
-    used/torsos.MLP.hidden_sizes = [1]
-    unused/torsos.MLP.hidden_sizes = [2]
-    torsos.Convolutional.channels = [3]
-    """.replace('    ', '')
-    path = written(text)
+USED = 'network.Network.torso = @used/torsos.MLP()\nused/torsos.MLP.hidden_sizes = [1]\n'
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('unused/torsos.MLP.hidden_sizes = [2]', 'unused/torsos.MLP.hidden_sizes (PLACE:8) has no effect, as nothing'),
+        ('unused/torsos.MLP:\n  hidden_sizes = [2]', 'unused/torsos.MLP.hidden_sizes (PLACE:9) has no effect'),
+        ('torsos.Convolutional.channels = [3]', 'torsos.Convolutional.channels (PLACE:8) has no effect, as nothing'),
+        (
+            'torsos.MLP.hidden_sizes = [3]',
+            'torsos.MLP.hidden_sizes (PLACE:8) has no effect, overridden by used/torsos.MLP.hidden_sizes',
+        ),
+    ],
+)
+def test_a_binding_without_effect_is_an_error_that_names_what_overrides_it(written, text, message):
+    path = written(USED + text)
     configuration.load([path])
-    assert configuration.build(network.Network).torso.hidden_sizes == [1]
-    assert configuration.bindings_without_effect([path]) == [
-        'Convolutional.channels', 'unused/MLP.hidden_sizes'
-    ]  # fmt: skip
+    with pytest.raises(ConfigurationError, match=re.escape(message.replace('PLACE', str(path)))):
+        configuration.check_effects(network.Network)
+    configuration.load([written(USED)], text.split('\n'))
+    with pytest.raises(ConfigurationError, match=re.escape('(--gin_bindings) has no effect')):
+        configuration.check_effects(network.Network)
+    # What a run's own file holds was accepted when the run started.
+    configuration.load([written(USED + text, 'config.gin')])
+    configuration.check_effects(network.Network)
+
+
+def test_an_included_binding_may_be_of_what_is_not_built_but_not_be_overridden_everywhere(written):
+    written('torsos.Convolutional.channels = [3]\nunused/torsos.MLP.hidden_sizes = [3]', 'base.gin')
+    configuration.load([written(f"include 'base.gin'\n{USED}")])
+    configuration.check_effects(network.Network)
+    written('torsos.MLP.hidden_sizes = [3]', 'base.gin')
+    configuration.load([written(f"include 'base.gin'\n{USED}")])
+    with pytest.raises(
+        ConfigurationError, match=r'torsos.MLP.hidden_sizes \(.*base.gin:6\) has no effect, overridden by'
+    ):
+        configuration.check_effects(network.Network)
+
+
+def test_a_binding_that_reaches_one_of_several_objects_is_used(written):
+    text = "network.Network.head_torsos = {'a': @a/torsos.MLP(), 'b': @b/torsos.MLP()}\n"
+    configuration.load([written(f'{USED}{text}a/torsos.MLP.hidden_sizes = [2]\ntorsos.MLP.hidden_sizes = [3]')])
+    configuration.check_effects(network.Network)
+    torsos_by_head = configuration.build(network.Network).head_torsos
+    assert [torsos_by_head[name].hidden_sizes for name in 'ab'] == [[2], [3]]
 
 
 @pytest.mark.parametrize(
@@ -138,11 +172,11 @@ def test_a_wrong_binding_is_told_in_one_line(binding, parts):
         ('TOTAL_ENV_STEPS = 1e6', ['total_env_steps must be an integer', '1000000.0']),
         ('NUM_INNER_STEPS = 0', ['num_inner_steps must be at least 1, got 0']),
         ('NUM_ENVS = 0', ['batch_size must be at least 1, got 0']),
-        ('NUM_SEEDS = 0', ['num_seeds must be an integer of at least 1, got 0']),
+        ('NUM_SEEDS = 0', ['Experiment.num_seeds must be at least 1, got 0']),
         ('LOG_EVERY = 1e4', ['log_every must be an integer', '10000.0']),
         (
             'inner/returns.LambdaReturn.discount = 1.5',
-            ['LambdaReturn.discount must be in [0, 1], got 1.5', "scope 'inner'"],
+            ['LambdaReturn.discount must be in [0, 1], got 1.5', 'inner/', '(--gin_bindings)'],
         ),
         ('inner/returns.LambdaReturn.discount = 1.0', ["'objective.returns.discount'", 'not strictly between']),
         ('network.Network.torso = @torsos.Convolutional()', ['network and objectives do not fit', '(10, 5)']),

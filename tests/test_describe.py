@@ -99,51 +99,52 @@ def test_every_variant_is_described_as_it_is_built_and_as_its_run_repeats_it(fil
 
 def test_scopes_macros_and_singletons_are_resolved_as_gin_does(tmp_path):
     text = """
-network.Network.torso = @a/network.Network()
-a/network.Network.torso = @torsos.MLP()
-a/network.Network.core = @b/torsos.MLP()
-a/network.Network.shared = %ALIAS
-a/network.Network.head_torsos = {
+import haiku as hk
+network.Network.torso = @a/torsos.Joined()
+a/torsos.Joined.torsos = {
+    'unscoped': @torsos.MLP(),
+    'scoped': @b/torsos.MLP(),
     'nested': @a/b/torsos.MLP(),
     'not an identifier': %NET,
     'singleton': @net/gin.singleton(),
 }
+network.Network.shared = %ALIAS
 ALIAS = %SHARED
 SHARED = False
 NET = @torsos.MLP()
 net/gin.singleton.constructor = @torsos.MLP
-network.Network.core = @c/torsos.MLP
+network.Network.core = @c/hk.LSTM
 torsos.MLP.hidden_sizes = [1]
 a/torsos.MLP.hidden_sizes = [2]
 a/b/torsos.MLP.hidden_sizes = [3]
 NET/torsos.MLP.hidden_sizes = [4]
 net/torsos.MLP:
     hidden_sizes = [5]
-c/torsos.MLP.hidden_sizes = [6]
+c/hk.LSTM.hidden_size = 6
 """
     path = tmp_path / 'scopes.gin'
     path.write_text(HEADER + text)
     configuration.load([path])
-    settings = provenance.settings(network.Network, [path])
-    inner, built = settings['torso'].parts, configuration.build(network.Network)
-    assert built.torso.torso.hidden_sizes == [2]  # An unscoped reference is built in the scope around it.
-    assert built.torso.core.hidden_sizes == [1]  # One with a scope is not.
-    assert check_against(inner, built.torso) == 8
+    settings = provenance.settings(network.Network)
+    built = configuration.build(network.Network)
+    assert built.torso.torsos['unscoped'].hidden_sizes == [2]  # An unscoped reference is built in the scope around it.
+    assert built.torso.torsos['scoped'].hidden_sizes == [1]  # One with a scope is not.
+    assert check_against(settings['torso'].parts, built.torso) == 5
 
     line = (HEADER + text).splitlines().index
-    sizes = {name: setting for name, setting in by_path(settings).items() if 'hidden_sizes' in name}
-    heads = 'torso.head_torsos'
+    sizes = {name: setting for name, setting in by_path(settings).items() if 'hidden_size' in name}
+    torsos = 'torso.torsos'
     assert sizes == {
-        'torso.torso.hidden_sizes': Setting('[2]', f'{path}:{line("a/torsos.MLP.hidden_sizes = [2]") + 1}'),
-        'torso.core.hidden_sizes': Setting('[1]', f'{path}:{line("torsos.MLP.hidden_sizes = [1]") + 1}'),
-        f'{heads}.nested.hidden_sizes': Setting('[3]', f'{path}:{line("a/b/torsos.MLP.hidden_sizes = [3]") + 1}'),
-        f"{heads}['not an identifier'].hidden_sizes": Setting('[4]', f'{path}:{line("NET/torsos.MLP.hidden_sizes = [4]") + 1}'),
-        f'{heads}.singleton.hidden_sizes': Setting('[5]', f'{path}:{line("    hidden_sizes = [5]") + 1}'),
-        'core.hidden_sizes': Setting('[6]', f'{path}:{line("c/torsos.MLP.hidden_sizes = [6]") + 1}'),
+        f'{torsos}.unscoped.hidden_sizes': Setting('[2]', f'{path}:{line("a/torsos.MLP.hidden_sizes = [2]") + 1}'),
+        f'{torsos}.scoped.hidden_sizes': Setting('[1]', f'{path}:{line("torsos.MLP.hidden_sizes = [1]") + 1}'),
+        f'{torsos}.nested.hidden_sizes': Setting('[3]', f'{path}:{line("a/b/torsos.MLP.hidden_sizes = [3]") + 1}'),
+        f"{torsos}['not an identifier'].hidden_sizes": Setting('[4]', f'{path}:{line("NET/torsos.MLP.hidden_sizes = [4]") + 1}'),
+        f'{torsos}.singleton.hidden_sizes': Setting('[5]', f'{path}:{line("    hidden_sizes = [5]") + 1}'),
+        'core.hidden_size': Setting('6', f'{path}:{line("c/hk.LSTM.hidden_size = 6") + 1}'),
     }  # fmt: skip
-    assert inner['shared'] == Setting('False', f'{path}:{line("SHARED = False") + 1}', '%ALIAS %SHARED')
-    assert settings['core'].value == '@c/torsos.MLP'
-    assert inner['head_torsos'].parts['singleton'].macro == '@net/config.singleton()'  # As gin writes it.
+    assert settings['shared'] == Setting('False', f'{path}:{line("SHARED = False") + 1}', '%ALIAS %SHARED')
+    assert settings['core'].value == '@c/hk.LSTM'
+    assert settings['torso'].parts['torsos'].parts['singleton'].macro == '@net/config.singleton()'  # As gin writes it.
 
 
 def test_an_include_after_a_binding_and_a_later_file_win(tmp_path):
@@ -153,7 +154,7 @@ def test_an_include_after_a_binding_and_a_later_file_win(tmp_path):
 
     def hidden_sizes(*paths):
         configuration.load(paths)
-        return provenance.settings(network.Network, paths)['torso'].parts['hidden_sizes']
+        return provenance.settings(network.Network)['torso'].parts['hidden_sizes']
 
     assert hidden_sizes(paths[0]) == Setting('(64, 64)', at('gin/base/catch.gin', 'hidden_sizes = (64, 64)'))
     assert hidden_sizes(*paths) == Setting('(9,)', f'{paths[1]}:5')
@@ -197,11 +198,20 @@ def test_parameter_counts_are_those_of_real_weights():
     assert counts.modules['network/value_head'] == 2 + 1
 
 
-def test_bindings_without_effect_are_told(capsys):
-    binding = 'meta_optimisers.Fixed.num_inner_steps = 7'
-    assert describe([CATCH], [binding]).unused_bindings == ['Fixed.num_inner_steps']
-    assert tool.main(['--gin_file', CATCH, '--gin_bindings', binding]) == 0
-    assert 'Fixed.num_inner_steps' in capsys.readouterr().out
+@pytest.mark.parametrize('arguments', [[], ['--json']])
+def test_bindings_without_effect_are_shown_and_an_error_as_in_training(arguments, capsys):
+    for binding, message in (
+        (
+            'meta_optimisers.Fixed.num_inner_steps = 7',
+            'meta_optimisers.Fixed.num_inner_steps (--gin_bindings) has no effect',
+        ),
+        ('returns.LambdaReturn.lambda_ = 0.5', 'overridden by inner/returns.LambdaReturn.lambda_ and outer/returns'),
+    ):
+        assert tool.main(['--gin_file', CATCH, '--gin_bindings', binding, *arguments]) == 2
+        shown, error = capsys.readouterr()
+        assert message in shown
+        (line,) = error.splitlines()
+        assert message in line
 
 
 def test_differences_are_what_one_has_and_the_other_has_not():

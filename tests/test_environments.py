@@ -292,7 +292,7 @@ def test_both_catches_are_one_game(rows, columns):
 @pytest.mark.parametrize('catch', [Catch, HostCatch])
 @pytest.mark.parametrize(('rows', 'columns'), [(1, 5), (5, 0)])
 def test_catch_needs_a_grid(catch, rows, columns):
-    with pytest.raises(ValueError, match='rows'):
+    with pytest.raises(ValueError, match=r'Catch.(rows|columns) must be at least'):
         catch(rows, columns)
 
 

@@ -211,9 +211,9 @@ def test_the_published_worlds():
         ({'width': -1}, r'GridWorld.width must be at least 1, got -1'),
         ({'max_steps': 0}, r'GridWorld.max_steps must be at least 1, got 0'),
         ({'height': 2, 'width': 2}, r'GridWorld.objects must be fewer than the cells, got 4 for 2 x 2'),
-        ({'objects': ((1, 0),)}, r'GridWorld.objects .* got \(1, 0\)'),
-        ({'objects': ((1, 0, 1.5),)}, r'GridWorld.objects .* in \[0, 1\].* got \(1, 0, 1.5\)'),
-        ({'objects': ((1, -0.1, 1),)}, r'GridWorld.objects .* got \(1, -0.1, 1\)'),
+        ({'objects': ((1, 0),)}, r'GridWorld.objects .* a tuple of 3, got \(\(1, 0\),\)'),
+        ({'objects': ((1, 0, 1.5),)}, r'GridWorld.objects .* in \[0, 1\], got \(\(1, 0, 1.5\),\)'),
+        ({'objects': ((1, -0.1, 1),)}, r'GridWorld.objects .* in \[0, 1\], got \(\(1, -0.1, 1\),\)'),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

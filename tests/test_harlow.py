@@ -504,21 +504,21 @@ def test_performance_leaves_out_what_is_no_selection():
         (
             SymbolicHarlow,
             {'num_objects': 1},
-            r'SymbolicHarlow.num_objects must be at least 2, as an episode needs a pair',
+            r'SymbolicHarlow.num_objects must be at least 2, got 1',
         ),
         (SymbolicHarlow, {'first_object': -1}, r'SymbolicHarlow.first_object must be at least 0, got -1'),
         (SymbolicHarlow, {'object_size': 0}, r'SymbolicHarlow.object_size must be at least 1, got 0'),
         (
             RingHarlow,
             {'num_objects': 1},
-            r'RingHarlow.num_objects must be at least 2, as an episode needs a pair, got 1',
+            r'RingHarlow.num_objects must be at least 2, got 1',
         ),
         (RingHarlow, {'max_steps': 0}, r'RingHarlow.max_steps must be at least 1, got 0'),
-        (Harlow, {'num_images': 1}, r'Harlow.num_images must be at least 2, as an episode needs a pair, got 1'),
+        (Harlow, {'num_images': 1}, r'Harlow.num_images must be at least 2, got 1'),
         (Harlow, {'first_image': -1}, r'Harlow.first_image must be at least 0, got -1'),
         (Harlow, {'action_repeat': 0}, r'Harlow.action_repeat must be at least 1, got 0'),
         (Harlow, {'max_steps': 0}, r'Harlow.max_steps must be at least 1, got 0'),
-        (Harlow, {'turn': 0.0}, r'Harlow.turn must be more than 0, got 0.0'),
+        (Harlow, {'turn': 0.0}, r'Harlow.turn must be positive, got 0.0'),
     ],
 )
 def test_bad_arguments_are_refused(form, arguments, message):

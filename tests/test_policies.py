@@ -50,10 +50,10 @@ def test_probabilities(policy, expected, heads):
     ('make', 'part'),
     [
         (lambda: EpsilonMixed(epsilon=1.5), r'EpsilonMixed.epsilon must be in \[0, 1\], got 1.5'),
-        (lambda: Constant((0.5, 0.6)), 'Constant.probabilities must be'),
-        (lambda: Constant((1.5, -0.5)), 'Constant.probabilities must be'),
+        (lambda: Constant((0.5, 0.6)), 'Constant.probabilities must add up to 1'),
+        (lambda: Constant((1.5, -0.5)), r'Constant.probabilities .* each in \[0, 1\]'),
         (lambda: Constant((0.5, 0.5)).heads(SPEC), '2 entries for 3 actions'),
-        (lambda: Behaviour(num_updates_behind=-1), 'num_updates_behind must be at least 0, or None, got -1'),
+        (lambda: Behaviour(num_updates_behind=-1), 'num_updates_behind must be None or at least 0, got -1'),
         (
             lambda: Greedy().heads(SPEC._replace(actions=specs.BoundedArray((2,), np.float32, -1.0, 1.0))),
             'agents take one discrete action',

@@ -226,7 +226,7 @@ def test_a_control_without_a_model_repeats_what_was_rewarded(learning_rate):
         (TwoStep, {'reward_probability': 1.1}, r'TwoStep.reward_probability must be in \[0.5, 1\], got 1.1'),
         (TwoStep, {'switch_probability': -0.1}, r'TwoStep.switch_probability must be in \[0, 1\], got -0.1'),
         (TwoStep, {'switch_probability': math.nan}, r'TwoStep.switch_probability must be in \[0, 1\], got nan'),
-        (two_step_policies.BayesOptimal, {'reward_probability': 1.0}, r'must be above 0.5 and below 1, got 1.0'),
+        (two_step_policies.BayesOptimal, {'reward_probability': 1.0}, r'must be in \(0.5, 1\), got 1.0'),
         (two_step_policies.BayesOptimal, {'switch_probability': 2.0}, r'switch_probability must be in \[0, 1\], got 2'),
         (two_step_policies.Sarsa, {'learning_rate': 1.5}, r'Sarsa.learning_rate must be in \[0, 1\], got 1.5'),
         (two_step_policies.Sarsa, {'inverse_temperature': -1.0}, r'Sarsa.inverse_temperature .* at least 0, got -1.0'),

@@ -221,7 +221,7 @@ def test_the_innermost_environment_and_its_state():
         (lambda: DelayedReward(PreviousReward(Catch())), 'put PreviousReward around DelayedReward'),
         (lambda: DelayedReward(PreviousAction(PreviousReward(Catch()))), 'put PreviousReward around DelayedReward'),
         (lambda: PreviousReward(Catch(), ()), r'PreviousReward\.values is empty'),
-        (lambda: TimeInEpisode(Catch(), 0), r'TimeInEpisode\.num_steps must be positive, got 0'),
+        (lambda: TimeInEpisode(Catch(), 0), r'TimeInEpisode\.num_steps must be at least 1, got 0'),
         (lambda: PreviousAction(PreviousAction(Catch())).spec(), "have an entry 'previous_action' already"),
     ],
 )

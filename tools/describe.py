@@ -5,7 +5,7 @@
     python tools/describe.py --workdir runs/snake --diff gin/snake/meta_discount_outer_critic.gin --json
 
 Builds the agent, but trains nothing. With --diff only the values that differ are told, in the one and in the other. --json
-prints one JSON document instead of tables. Exit status: 0, or 2 when what was asked for cannot be done.
+prints one JSON document instead of tables. Exit status: 0, or 2 when what was asked for cannot be done or a binding has no effect.
 """
 
 import argparse
@@ -25,8 +25,9 @@ import rich.console
 import rich.table
 
 from agents.description import LEARNED_FROM, Description, describe, differences
-from agents.launch import explained
+from agents.launch import argument_parser, explained
 from agents.provenance import Setting
+from components.types import ConfigurationError
 
 Differences = Mapping[str, tuple[Setting | None, Setting | None]]
 
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _describe(args))
+    return explained(lambda: _describe(args), args.traceback)
 
 
 def _describe(args: argparse.Namespace) -> int:
@@ -51,16 +52,18 @@ def _describe(args: argparse.Namespace) -> int:
     if args.json:
         document = dataclasses.asdict(description) if found is None else _difference_document(found, *names)
         print(json.dumps(document, indent=2))
-        return 0
-    # Wider than any terminal: a path that is cut short would be of no use. What gin writes may look like rich's markup.
-    console = rich.console.Console(width=1_000, markup=False)
-    for table in _tables(description) if found is None else [_difference_table(found, *names)]:
-        console.print(table)
+    else:
+        # Wider than any terminal: a path that is cut short would be of no use. What gin writes may look like rich's markup.
+        console = rich.console.Console(width=1_000, markup=False)
+        for table in _tables(description) if found is None else [_difference_table(found, *names)]:
+            console.print(table)
+    if description.unused_bindings:
+        raise ConfigurationError('; '.join(description.unused_bindings))  # As training would.
     return 0
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argument_parser(__doc__)
     described = parser.add_mutually_exclusive_group(required=True)
     described.add_argument('--gin_file', action='append', metavar='FILE', help='read in order; repeatable')
     described.add_argument('--workdir', type=pathlib.Path, help='a run, which has left its configuration there')
@@ -92,7 +95,7 @@ def _tables(description: Description) -> Iterator[rich.table.Table]:
     yield _table(['head', 'shape', 'asked for by: inner', 'outer'], heads)
     counts = {**description.parameters.modules, 'total': description.parameters.total}
     yield _table(['module of the network', 'parameters'], [(name, f'{count:,}') for name, count in counts.items()])
-    yield _table(['binding that nothing uses'], [(name,) for name in description.unused_bindings])
+    yield _table(['binding without effect'], [(name,) for name in description.unused_bindings])
 
 
 def _component_rows(

@@ -34,7 +34,7 @@ from agents import configuration, workdir
 from agents.configuration import ConfigurationError
 from agents.episodes import Episode, SeedVariables, TimeLimit, play
 from agents.experiment import Experiment
-from agents.launch import explained, launch, notify
+from agents.launch import explained, launch
 from agents.runs import BEST, RestoredRun, find_checkpoint, restore_learner
 from components.actors import HostActor
 from components.environments.base import Animator, animator_of
@@ -130,9 +130,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     args.seed = args.seed or 0
     run = restore_learner(args.workdir, args.checkpoint)
     configuration.load(*_files(args))
+    configuration.check_effects(Experiment)
     experiment = configuration.build(Experiment)
-    for name in configuration.bindings_without_effect([], args.gin_bindings):
-        notify(f'nothing uses {name}')
     _check_spec(experiment.agent.environment.spec(), run.experiment.agent.environment.spec())
     environment = experiment.agent.environment.as_dm_env(args.seed)
     animate = _animator(environment) if args.render else None

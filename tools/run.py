@@ -29,7 +29,7 @@ sys.path.append(str(pathlib.Path.cwd()))
 
 from agents import configuration, workdir
 from agents.experiment import Experiment
-from agents.launch import explained, launch
+from agents.launch import argument_parser, explained, launch
 from agents.prediction import predict
 
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _run(args))
+    return explained(lambda: _run(args), args.traceback)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Trains the agent that gin files describe.')
+    parser = argument_parser(__doc__)
     parser.add_argument('--gin_file', action='append', metavar='FILE', help='read in order; default: that of the run')
     parser.add_argument(
         '--gin_bindings', action='append', default=[], metavar='LINE', help="such as 'NUM_SEEDS = 10'; repeatable"

@@ -7,7 +7,6 @@ Source: Wang et al. (2016) for independent and dependent arms, the families easy
 the target is, and arms that walk. How widely they walk, where from, and that the ends reflect them is this project's choice.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import AtLeastTwo, NonNegative, PositiveInt, UnitInterval, component
 from components.environments.base import SingleEnvironment, make_timestep
 from components.types import Array
 
@@ -47,7 +47,7 @@ class TaskFamily(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Independent:
     """Arms that say nothing of each other: each one's probability is uniform over [0, 1].
 
@@ -58,17 +58,13 @@ class Independent:
       ValueError: if `num_arms` < 2.
     """
 
-    num_arms: int = 2
-
-    def __post_init__(self):
-        if self.num_arms < 2:
-            raise ValueError(f'Independent.num_arms must be at least 2, got {self.num_arms}')
+    num_arms: AtLeastTwo = 2
 
     def draw(self, key: Array) -> Array:
         return jax.random.uniform(key, (self.num_arms,))
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Dependent:
     """Two arms with probabilities p and 1 - p: whatever either of them pays tells as much of both.
 
@@ -80,15 +76,11 @@ class Dependent:
       ValueError: if there is no value, or one is not in [0, 1].
     """
 
-    probabilities: Sequence[float] | None = None
+    probabilities: Sequence[UnitInterval] | None = None
 
     def __post_init__(self):
-        if self.probabilities is None:
-            return
-        if not len(self.probabilities):
+        if self.probabilities is not None and not len(self.probabilities):
             raise ValueError('Dependent.probabilities must be None or at least one: a task family with zero tasks')
-        if not all(0 <= probability <= 1 for probability in self.probabilities):
-            raise ValueError(f'Dependent.probabilities must be in [0, 1], got {self.probabilities}')
 
     @property
     def num_arms(self) -> int:
@@ -114,7 +106,7 @@ class BernoulliBanditState(NamedTuple):
     probabilities: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class BernoulliBandit:
     """Arms that pay 1 or 0, each with a probability that an episode keeps; a pure-JAX `Bandit`.
 
@@ -129,10 +121,7 @@ class BernoulliBandit:
     """
 
     arms: TaskFamily
-    num_pulls: int = 100
-
-    def __post_init__(self):
-        _check_num_pulls(self)
+    num_pulls: PositiveInt = 100
 
     def spec(self) -> specs.EnvironmentSpec:
         return _spec(self.arms.num_arms, 0.0, 1.0)
@@ -165,7 +154,7 @@ class RestlessBanditState(NamedTuple):
     standard_deviation: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class RestlessBandit:
     """Two arms that pay 1 with probabilities p and 1 - p, else 0, where p walks; a pure-JAX `Bandit`.
 
@@ -180,12 +169,11 @@ class RestlessBandit:
       ValueError: if there is no standard deviation, one is negative or not finite, or `num_pulls` < 1.
     """
 
-    standard_deviations: Sequence[float] = (0.02, 0.10)
-    num_pulls: int = 100
+    standard_deviations: Sequence[NonNegative] = (0.02, 0.10)
+    num_pulls: PositiveInt = 100
 
     def __post_init__(self):
         check_standard_deviations(self)
-        _check_num_pulls(self)
 
     def spec(self) -> specs.EnvironmentSpec:
         return _spec(2, 0.0, 1.0)
@@ -221,7 +209,7 @@ class InformativeBanditState(NamedTuple):
     target: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class InformativeBandit:
     """Candidates, one of which pays most, and an arm that pays little but tells which; a pure-JAX `Bandit`.
 
@@ -239,15 +227,12 @@ class InformativeBandit:
       ValueError: if an argument is not as above.
     """
 
-    num_candidates: int = 10
-    num_pulls: int = 5
+    num_candidates: AtLeastTwo = 10
+    num_pulls: PositiveInt = 5
     target_reward: float = 5.0
     other_reward: float = 1.0
 
     def __post_init__(self):
-        if self.num_candidates < 2:
-            raise ValueError(f'InformativeBandit.num_candidates must be at least 2, got {self.num_candidates}')
-        _check_num_pulls(self)
         if not self.target_reward > max(1, self.other_reward):
             raise ValueError(
                 f'InformativeBandit.target_reward must be more than 1 and more than other_reward = {self.other_reward}, '
@@ -277,17 +262,11 @@ class InformativeBandit:
 
 
 def check_standard_deviations(component: Any) -> None:
-    """Raises ValueError if a component's `standard_deviations` are none, or one is negative or not finite."""
-    name, deviations = f'{type(component).__name__}.standard_deviations', component.standard_deviations
-    if not len(deviations):
-        raise ValueError(f'{name} must be at least one: a task family with zero tasks')
-    if not all(0 <= deviation < float('inf') for deviation in deviations):
-        raise ValueError(f'{name} must be finite and at least 0, got {deviations}')
-
-
-def _check_num_pulls(bandit: Bandit) -> None:
-    if bandit.num_pulls < 1:
-        raise ValueError(f'{type(bandit).__name__}.num_pulls must be at least 1, got {bandit.num_pulls}')
+    """Raises ValueError if a component has no `standard_deviations`."""
+    if not len(component.standard_deviations):
+        raise ValueError(
+            f'{type(component).__name__}.standard_deviations must be at least one: a task family with zero tasks'
+        )
 
 
 def _spec(num_arms: int, lowest_reward: float, highest_reward: float) -> specs.EnvironmentSpec:

@@ -18,7 +18,6 @@ its lifetime: the task it drew, a clock. `Environment.reset` starts a lifetime, 
 the same one; an episode that ends never does.
 """
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.component import PositiveInt, component
 from components.types import Array
 
 Animator = Callable[[Sequence[Any], str | os.PathLike], None]
@@ -127,7 +127,7 @@ class BatchState(NamedTuple):
     truncated: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Batch:
     """`batch_size` copies of a pure-JAX environment, each restarting when its episode ends.
 
@@ -140,10 +140,7 @@ class Batch:
     """
 
     environment: SingleEnvironment
-    batch_size: int
-
-    def __post_init__(self):
-        check_batch_size(self.batch_size)
+    batch_size: PositiveInt
 
     @property
     def is_pure(self) -> bool:

@@ -6,7 +6,6 @@ step; when it reaches the bottom row the episode terminates with reward +1 if th
 episode of `rows` rows has `rows - 1` steps.
 """
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import AtLeastTwo, PositiveInt, component
 from components.environments.base import Animator, make_timestep
 from components.types import Array
 
@@ -30,11 +30,6 @@ def _spec(rows: int, columns: int) -> specs.EnvironmentSpec:
     )
 
 
-def _check_size(rows: int, columns: int) -> None:
-    if rows < 2 or columns < 1:
-        raise ValueError(f'Catch needs rows >= 2 and columns >= 1, got rows={rows}, columns={columns}')
-
-
 class CatchState(NamedTuple):
     """Where the ball and the paddle are; int32 scalars."""
 
@@ -43,7 +38,7 @@ class CatchState(NamedTuple):
     paddle_column: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Catch:
     """Catch as a pure-JAX `SingleEnvironment`; observations are float32 `[rows, columns]`, 1 at ball and paddle.
 
@@ -55,11 +50,8 @@ class Catch:
       ValueError: if the grid is smaller than that.
     """
 
-    rows: int = 10
-    columns: int = 5
-
-    def __post_init__(self):
-        _check_size(self.rows, self.columns)
+    rows: AtLeastTwo = 10
+    columns: PositiveInt = 5
 
     def spec(self) -> specs.EnvironmentSpec:
         return _spec(self.rows, self.columns)
@@ -133,8 +125,8 @@ class HostCatch(dm_env.Environment):
       ValueError: if the grid is smaller than that.
     """
 
-    def __init__(self, rows: int = 10, columns: int = 5, seed: int | None = None):
-        _check_size(rows, columns)
+    def __init__(self, rows: AtLeastTwo = 10, columns: PositiveInt = 5, seed: int | None = None):
+        Catch(rows, columns)  # Checks both.
         self._spec = _spec(rows, columns)
         self._rows, self._columns = rows, columns
         self._random = np.random.default_rng(seed)

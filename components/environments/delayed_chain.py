@@ -5,7 +5,6 @@ Source: Oh et al. (2020) for the binary first action, the terminal reward of +1 
 are drawn anew at every step, and that a lifetime also draws which action is the good one, are this project's choice.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import dm_env
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import NonNegativeInt, PositiveInt, component
 from components.environments.base import make_timestep
 from components.types import Array
 
@@ -34,7 +34,7 @@ class DelayedChainState(NamedTuple):
     good_action: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class DelayedChain:
     """The delayed chain as a pure-JAX `SingleEnvironment`, `Lifelong`: a lifetime draws its length and its good action.
 
@@ -52,20 +52,16 @@ class DelayedChain:
       ValueError: if a length or `num_distractors` is not as above.
     """
 
-    min_length: int = 5
-    max_length: int = 30
+    min_length: PositiveInt = 5
+    max_length: PositiveInt = 30
     noisy_rewards: bool = False
-    num_distractors: int = 0
+    num_distractors: NonNegativeInt = 0
 
     def __post_init__(self):
-        if self.min_length < 1:
-            raise ValueError(f'DelayedChain.min_length must be at least 1, got {self.min_length}')
         if self.max_length < self.min_length:
             raise ValueError(
                 f'DelayedChain.max_length must be at least min_length = {self.min_length}, got {self.max_length}'
             )
-        if self.num_distractors < 0:
-            raise ValueError(f'DelayedChain.num_distractors must be at least 0, got {self.num_distractors}')
 
     def spec(self) -> specs.EnvironmentSpec:
         shape = (2 * self.max_length + self.num_distractors,)

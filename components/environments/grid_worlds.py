@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import NonNegativeInt, PositiveInt, UnitInterval, component
 from components.environments.base import make_timestep
 from components.types import Array
 
@@ -40,7 +41,7 @@ class GridWorldState(NamedTuple):
     places: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class GridWorld:
     """A grid world as a pure-JAX `SingleEnvironment`, `Lifelong`: start and places are drawn once for a lifetime.
 
@@ -65,26 +66,20 @@ class GridWorld:
       ValueError: if the grid is smaller than that, an object is no such triple, or `max_steps` < 1.
     """
 
-    height: int = 11
-    width: int = 11
-    objects: Sequence[tuple[float, float, float]] = ((1.0, 0.0, 0.05),) * 2 + ((-1.0, 0.5, 0.1), (-1.0, 0.0, 0.5))
-    max_steps: int = 500
-    seed: int | None = None
+    height: PositiveInt = 11
+    width: PositiveInt = 11
+    objects: Sequence[tuple[float, UnitInterval, UnitInterval]] = ((1.0, 0.0, 0.05),) * 2 + (
+        (-1.0, 0.5, 0.1),
+        (-1.0, 0.0, 0.5),
+    )
+    max_steps: PositiveInt = 500
+    seed: NonNegativeInt | None = None
 
     def __post_init__(self):
-        for name in 'height', 'width', 'max_steps':
-            if getattr(self, name) < 1:
-                raise ValueError(f'GridWorld.{name} must be at least 1, got {getattr(self, name)}')
         if self.height * self.width <= len(self.objects):
             raise ValueError(
                 f'GridWorld.objects must be fewer than the cells, got {len(self.objects)} for {self.height} x {self.width}'
             )
-        for item in self.objects:
-            if len(item) != 3 or not all(0 <= probability <= 1 for probability in item[1:]):
-                raise ValueError(
-                    'GridWorld.objects must each be a reward and the probabilities, in [0, 1], of terminating and '
-                    f'coming back, got {item}'
-                )
 
     def spec(self) -> specs.EnvironmentSpec:
         num_observations = self.height * self.width * 2 ** len(self.objects)

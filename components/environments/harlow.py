@@ -22,7 +22,6 @@ Source: Harlow (1949); Wang et al. (2016) for the task on a screen, its angles, 
 pools of 1,000 objects. Objects that are computed, where they took pictures, and the simpler forms are this project's.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import dm_env
@@ -31,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import AtLeastTwo, NonNegativeInt, Positive, PositiveInt, component
 from components.environments.base import Animator, make_timestep
 from components.environments.views import SIZE, view_animator, view_spec
 from components.types import Array
@@ -73,7 +73,7 @@ class SymbolicHarlowState(NamedTuple):
     correct: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class SymbolicHarlow:
     """Harlow's task with random vectors as objects, as a pure-JAX `SingleEnvironment`: one decision a trial.
 
@@ -95,17 +95,13 @@ class SymbolicHarlow:
       ValueError: if a number is not as above.
     """
 
-    num_trials: int = 10
-    num_objects: int = 1000
-    first_object: int = 0
-    object_size: int = 16
+    num_trials: PositiveInt = 10
+    num_objects: AtLeastTwo = 1000
+    first_object: NonNegativeInt = 0
+    object_size: PositiveInt = 16
     fixation: bool = False
     shuffle_rewards: bool = False
-    seed: int = 0
-
-    def __post_init__(self):
-        _check_at_least(self, num_trials=1, first_object=0, object_size=1)
-        _check_pool(self, 'num_objects')
+    seed: NonNegativeInt = 0
 
     def spec(self) -> specs.EnvironmentSpec:
         return specs.EnvironmentSpec(
@@ -171,7 +167,7 @@ class RingHarlowState(NamedTuple):
     correct: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class RingHarlow:
     """Harlow's task on a ring of 17 cells, of which those around one's gaze are seen, as a pure-JAX `SingleEnvironment`.
 
@@ -198,17 +194,13 @@ class RingHarlow:
     There an object is one number.
     """
 
-    num_trials: int = 6
-    num_objects: int = 1000
-    first_object: int = 0
-    object_size: int = 16
-    max_steps: int = 250
+    num_trials: PositiveInt = 6
+    num_objects: AtLeastTwo = 1000
+    first_object: NonNegativeInt = 0
+    object_size: PositiveInt = 16
+    max_steps: PositiveInt = 250
     shuffle_rewards: bool = False
-    seed: int = 0
-
-    def __post_init__(self):
-        _check_at_least(self, num_trials=1, first_object=0, object_size=1, max_steps=1)
-        _check_pool(self, 'num_objects')
+    seed: NonNegativeInt = 0
 
     def spec(self) -> specs.EnvironmentSpec:
         return specs.EnvironmentSpec(
@@ -287,7 +279,7 @@ class HarlowState(NamedTuple):
     correct: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Harlow:
     """Harlow's task on a screen that is seen while turning one's head, as a pure-JAX `SingleEnvironment`.
 
@@ -322,20 +314,14 @@ class Harlow:
       ValueError: if a number is not as above.
     """
 
-    num_trials: int = 10
-    num_images: int = 1000
-    first_image: int = 0
-    max_steps: int = 3600
-    action_repeat: int = 4
-    turn: float = 4.4
+    num_trials: PositiveInt = 10
+    num_images: AtLeastTwo = 1000
+    first_image: NonNegativeInt = 0
+    max_steps: PositiveInt = 3600
+    action_repeat: PositiveInt = 4
+    turn: Positive = 4.4
     shuffle_rewards: bool = False
-    seed: int = 0
-
-    def __post_init__(self):
-        _check_at_least(self, num_trials=1, first_image=0, max_steps=1, action_repeat=1)
-        _check_pool(self, 'num_images')
-        if self.turn <= 0:
-            raise ValueError(f'Harlow.turn must be more than 0, got {self.turn}')
+    seed: NonNegativeInt = 0
 
     def spec(self) -> specs.EnvironmentSpec:
         return specs.EnvironmentSpec(
@@ -495,21 +481,3 @@ def _on_ring(cell: Array) -> Array:
 def _wrap(angle: Array) -> Array:
     """Degrees in [-180, 180)."""
     return (angle + 180) % 360 - 180
-
-
-def _check_at_least(environment: Any, **bounds: int) -> None:
-    """Raises ValueError if a field is less than its bound."""
-    for name, bound in bounds.items():
-        if getattr(environment, name) < bound:
-            raise ValueError(
-                f'{type(environment).__name__}.{name} must be at least {bound}, got {getattr(environment, name)}'
-            )
-
-
-def _check_pool(environment: Any, name: str) -> None:
-    """Raises ValueError if pairs cannot be drawn."""
-    if getattr(environment, name) < 2:
-        raise ValueError(
-            f'{type(environment).__name__}.{name} must be at least 2, as an episode needs a pair, got '
-            f'{getattr(environment, name)}'
-        )

@@ -35,7 +35,6 @@ and random across them, the way back to the central corridor, apples there, the 
 alcoves are recesses, all motion and how it looks are this project's.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,6 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import PositiveInt, component
 from components.environments.base import Animator, make_timestep
 from components.environments.views import SIZE, view_animator, view_spec
 from components.types import Array
@@ -113,7 +113,7 @@ class SymbolicIMazeState(NamedTuple):
     reached_goal: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class SymbolicIMaze:
     """The I-maze as a grid of cells, as a pure-JAX `SingleEnvironment`; see the module's docstring.
 
@@ -134,12 +134,11 @@ class SymbolicIMaze:
       ValueError: if a size is not as above.
     """
 
-    num_steps: int = 180
+    num_steps: PositiveInt = 180
     view_size: int = 5
     apples: bool = True
 
     def __post_init__(self):
-        _check_num_steps(self)
         if self.view_size < 3 or self.view_size % 2 == 0:
             raise ValueError(f'SymbolicIMaze.view_size must be odd and at least 3, got {self.view_size}')
 
@@ -196,7 +195,7 @@ class IMazeState(NamedTuple):
     reached_goal: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class IMaze:
     """The I-maze as seen by who walks in it, as a pure-JAX `SingleEnvironment`; see the module's docstring.
 
@@ -220,14 +219,9 @@ class IMaze:
       ValueError: if a number is not as above.
     """
 
-    num_steps: int = 900
+    num_steps: PositiveInt = 900
     apples: bool = True
-    num_rays: int | None = None
-
-    def __post_init__(self):
-        _check_num_steps(self)
-        if self.num_rays is not None and self.num_rays < 1:
-            raise ValueError(f'IMaze.num_rays must be None or at least 1, got {self.num_rays}')
+    num_rays: PositiveInt | None = None
 
     def spec(self) -> specs.EnvironmentSpec:
         rays = None if self.num_rays is None else specs.BoundedArray((4 * self.num_rays,), np.float32, 0.0, 1.0, 'rays')
@@ -458,9 +452,3 @@ def _spec(observations: specs.BoundedArray, num_actions: int) -> specs.Environme
         rewards=specs.BoundedArray((), np.float32, 0.0, float(_GOAL_REWARD), 'reward'),
         discounts=specs.BoundedArray((), np.float32, 0.0, 1.0, 'discount'),
     )
-
-
-def _check_num_steps(environment: SymbolicIMaze | IMaze) -> None:
-    """Raises ValueError if an episode would have no step."""
-    if environment.num_steps < 1:
-        raise ValueError(f'{type(environment).__name__}.num_steps must be at least 1, got {environment.num_steps}')

@@ -7,7 +7,6 @@ Source: Xu et al. (2020) for the size, the start, the ends and the period, as re
 errs. That the left end pays 0 and that a lifetime begins with +1 are this project's choice.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import dm_env
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import NonNegativeInt, PositiveInt, component
 from components.environments.base import make_timestep
 from components.types import Array
 
@@ -32,7 +32,7 @@ class RandomWalkState(NamedTuple):
     age: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class RandomWalk:
     """A random walk as a pure-JAX `SingleEnvironment`, `Lifelong`: its clock runs on over episodes.
 
@@ -49,14 +49,8 @@ class RandomWalk:
       ValueError: if `num_states` < 1 or `switch_every` < 0.
     """
 
-    num_states: int = 5
-    switch_every: int | None = 960
-
-    def __post_init__(self):
-        if self.num_states < 1:
-            raise ValueError(f'RandomWalk.num_states must be at least 1, got {self.num_states}')
-        if self.switch_every is not None and self.switch_every < 0:
-            raise ValueError(f'RandomWalk.switch_every must be None or at least 0, got {self.switch_every}')
+    num_states: PositiveInt = 5
+    switch_every: NonNegativeInt | None = 960
 
     def spec(self) -> specs.EnvironmentSpec:
         return specs.EnvironmentSpec(

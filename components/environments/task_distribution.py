@@ -1,6 +1,5 @@
 """A distribution over environments: every lifetime draws one of several, and its episodes stay in it."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import component
 from components.environments.base import SingleEnvironment, restart
 from components.types import Array
 
@@ -27,7 +27,7 @@ class TaskDistributionState(NamedTuple):
     states: tuple[Any, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class TaskDistribution:
     """Several environments as one pure-JAX `SingleEnvironment`, `Lifelong`: a lifetime draws one, uniformly.
 

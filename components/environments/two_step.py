@@ -8,8 +8,7 @@ al. (2018) for one that switches (probability 0.025, 100 trials, common transiti
 switch before every trial but the first is this project's choice.
 """
 
-import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import dm_env
 import jax
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import Interval, PositiveInt, UnitInterval, component
 from components.environments.base import make_timestep
 from components.types import Array
 
@@ -37,7 +37,7 @@ class TwoStepState(NamedTuple):
     common: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class TwoStep:
     """The two-step task as a pure-JAX `SingleEnvironment`: every episode draws which place pays.
 
@@ -56,17 +56,10 @@ class TwoStep:
       ValueError: if an argument is not as above.
     """
 
-    num_trials: int = 10
-    common_probability: float = 0.75
-    reward_probability: float = 0.9
-    switch_probability: float = 0.0
-
-    def __post_init__(self):
-        if self.num_trials < 1:
-            raise ValueError(f'TwoStep.num_trials must be at least 1, got {self.num_trials}')
-        for name, lowest in ('common_probability', 0.5), ('reward_probability', 0.5), ('switch_probability', 0):
-            if not lowest <= getattr(self, name) <= 1:
-                raise ValueError(f'TwoStep.{name} must be in [{lowest}, 1], got {getattr(self, name)}')
+    num_trials: PositiveInt = 10
+    common_probability: Annotated[float, Interval(0.5, 1)] = 0.75
+    reward_probability: Annotated[float, Interval(0.5, 1)] = 0.9
+    switch_probability: UnitInterval = 0.0
 
     def spec(self) -> specs.EnvironmentSpec:
         return specs.EnvironmentSpec(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.component import PositiveInt, component
 from components.environments.base import Animator, SingleEnvironment, animator_of, restart
 from components.types import Array
 
@@ -29,7 +30,7 @@ class DelayedRewardState(NamedTuple):
     owed: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class DelayedReward:
     """Another environment whose rewards are held back, and paid as a sum every `delay` steps of an episode and at its end.
 
@@ -47,11 +48,9 @@ class DelayedReward:
     """
 
     environment: SingleEnvironment
-    delay: int = 20
+    delay: PositiveInt = 20
 
     def __post_init__(self):
-        if self.delay < 1:
-            raise ValueError(f'DelayedReward.delay must be at least 1, got {self.delay}')
         if any(isinstance(environment, PreviousReward) for environment in layers(self.environment)):
             raise ValueError(
                 'DelayedReward.environment holds a PreviousReward, which would show other rewards than are paid: put '
@@ -149,7 +148,7 @@ class _Memory(abc.ABC):
         return state, timestep._replace(observation={**entries, self.name: self.show(state.memory)})
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class PreviousAction(_Memory):
     """Another environment that also shows the action before: entry `previous_action`, one-hot float32 `[A]`.
 
@@ -171,7 +170,7 @@ class PreviousAction(_Memory):
         return jax.nn.one_hot(action, memory.shape[0], dtype=memory.dtype)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class PreviousReward(_Memory):
     """Another environment that also shows the reward before: entry `previous_reward`, float32 `[1]`, or `[N]` one-hot.
 
@@ -205,7 +204,7 @@ class PreviousReward(_Memory):
         return jax.nn.one_hot(nearest, len(self.values), dtype=memory.dtype)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class TimeInEpisode(_Memory):
     """Another environment that also shows for how long the episode has lasted: entry `time`, float32 `[1]`.
 
@@ -220,12 +219,8 @@ class TimeInEpisode(_Memory):
     """
 
     environment: SingleEnvironment
-    num_steps: int = 100
+    num_steps: PositiveInt = 100
     name = 'time'
-
-    def __post_init__(self):
-        if not self.num_steps > 0:
-            raise ValueError(f'TimeInEpisode.num_steps must be positive, got {self.num_steps}')
 
     def shown(self) -> specs.Array:
         return specs.Array((1,), np.float32, self.name)

@@ -1,12 +1,12 @@
 """The meta-optimiser interface, and the one that trains nothing."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 from acme import specs
 
+from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop
 from components.types import Array, MetaParams, Metrics
 from components.update_rule import UpdateRule
@@ -88,7 +88,7 @@ def mean_over_axis(metrics: Metrics) -> Metrics:
     return jax.tree.map(lambda x: x.sum(0), metrics)._replace(logs=logs)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Fixed:
     """Leaves the meta-parameters as they are: plain reinforcement learning.
 
@@ -99,10 +99,7 @@ class Fixed:
       ValueError: if `num_inner_steps` < 1.
     """
 
-    num_inner_steps: int = 1
-
-    def __post_init__(self):
-        check_num_inner_steps(self.num_inner_steps)
+    num_inner_steps: PositiveInt = 1
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         del spec
@@ -131,12 +128,6 @@ class Fixed:
 
         agents, metrics = jax.lax.scan(step, state.agents, length=self.num_inner_steps)
         return state._replace(agents=agents), mean_over_axis(metrics)
-
-
-def check_num_inner_steps(num_inner_steps: int) -> None:
-    """Raises ValueError if there would be no inner update."""
-    if num_inner_steps < 1:
-        raise ValueError(f'num_inner_steps must be at least 1, got {num_inner_steps}')
 
 
 def check_meta_params(meta_optimiser: MetaOptimiser, meta_params: MetaParams) -> None:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from acme import specs
 
+from components.component import NonNegative, PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, Recording, scan_updates
 from components.meta_optimisers import descent
 from components.meta_optimisers.base import (
     LearnerState,
     check_meta_params,
-    check_num_inner_steps,
     mean_over_axis,
 )
 from components.meta_optimisers.differentiation import Differentiation, Estimate, Lifetime, Mixed
@@ -26,7 +26,7 @@ from components.types import Array, MetaParams, Metrics, OptState, Outputs, Traj
 from components.update_rule import UpdateRule
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Bootstrapped:
     """Descends the distance from the agent after `K` updates to a target that learned on for `L` more.
 
@@ -64,22 +64,16 @@ class Bootstrapped:
     objective: Objective
     optimiser: optax.GradientTransformation
     target_optimiser: Optimiser
-    num_inner_steps: int = 1
-    num_target_steps: int = 1
-    policy_cost: float = 1.0
-    value_cost: float = 0.0
+    num_inner_steps: PositiveInt = 1
+    num_target_steps: PositiveInt = 1
+    policy_cost: NonNegative = 1.0
+    value_cost: NonNegative = 0.0
     policy_head: str = 'logits'
     value_head: str = 'value'
     differentiation: Differentiation = Mixed()
     regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        check_num_inner_steps(self.num_inner_steps)
-        if self.num_target_steps < 1:
-            raise ValueError(
-                f'Bootstrapped.num_target_steps must be at least 1, got {self.num_target_steps}: the target is an update '
-                'on the outer objective away at least'
-            )
         if self.policy_cost == 0 and self.value_cost == 0:
             raise ValueError('Bootstrapped.policy_cost and Bootstrapped.value_cost are both 0: nothing is matched')
 

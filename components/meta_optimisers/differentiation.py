@@ -4,7 +4,6 @@
 only. `EvolutionStrategies` needs no derivative at all.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from components.component import Positive, component
 from components.inner_loop import AgentState, InnerLoop, Recording, replay
 from components.networks.network import NetworkFunctions
 from components.optimisers import check_differentiable
@@ -87,7 +87,7 @@ class Differentiation(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Mixed:
     """Exact; reverse mode from update to update, mixed with forward mode inside of each. The default.
 
@@ -114,7 +114,7 @@ class Mixed:
         return _reverse(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Reverse:
     """Exact; reverse mode throughout, which keeps what every update computes.
 
@@ -133,7 +133,7 @@ class Reverse:
         return _reverse(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Truncated:
     """Through the last update before each outer loss only: weights and optimiser state from before it are constants.
 
@@ -160,7 +160,7 @@ MAX_FORWARD_SCALARS = 64
 """Each costs `Forward` one more pass."""
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Forward:
     """Exact; one forward-mode pass for each scalar meta-parameter, all at once. Its memory does not grow with `K`."""
 
@@ -186,7 +186,7 @@ class Forward:
         return Estimate(gradient, None, lifetime)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class EvolutionStrategies:
     """The gradient-free arm: how the same outer loss differs between meta-parameters moved one way and the other.
 
@@ -207,11 +207,7 @@ class EvolutionStrategies:
     Source: Salimans et al. (2017), antithetic sampling, section 2; with data held fixed, this project.
     """
 
-    standard_deviation: float = 0.1
-
-    def __post_init__(self):
-        if not self.standard_deviation > 0:
-            raise ValueError(f'EvolutionStrategies.standard_deviation must be positive, got {self.standard_deviation}')
+    standard_deviation: Positive = 0.1
 
     def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
         if num_lifetimes < 2:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from acme import specs
 
+from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, Recording, replay, scan_updates
 from components.meta_optimisers import descent
 from components.meta_optimisers.base import (
     LearnerState,
     check_meta_params,
-    check_num_inner_steps,
     mean_over_axis,
 )
 from components.meta_optimisers.differentiation import Differentiation, Estimate, Lifetime, Mixed
@@ -26,7 +26,7 @@ from components.types import Array, MetaParams, Metrics, OptState, Params, Targe
 from components.update_rule import UpdateRule
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class MetaGradient:
     """Descends outer losses after up to `K` inner updates, differentiated through all of them.
 
@@ -63,7 +63,7 @@ class MetaGradient:
 
     objective: Objective
     optimiser: optax.GradientTransformation
-    num_inner_steps: int = 1
+    num_inner_steps: PositiveInt = 1
     step_weights: StepWeights = LastStep()
     validation: Validation = NextTrajectory()
     differentiation: Differentiation = Mixed()
@@ -71,7 +71,6 @@ class MetaGradient:
     regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        check_num_inner_steps(self.num_inner_steps)
         self.step_weights(self.num_inner_steps)
         if self.overlapping and self.validation.acts:
             raise ValueError(

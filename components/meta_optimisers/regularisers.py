@@ -5,13 +5,13 @@ which is held fixed: its derivative takes no inner update to get to. The traject
 on if that was acted for the purpose, else the one that the agent learns from next.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from components.component import NonNegative, UnitInterval, component
 from components.meta_parameters import component_at
 from components.objectives.returns import next_mask
 from components.types import Array, Outputs, Trajectory
@@ -36,7 +36,7 @@ class Regulariser(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Consistency:
     """Targets of successive steps should agree: cost (G_t - (r_{t+1} + gamma_{t+1} G_{t+1}))^2.
 
@@ -55,14 +55,10 @@ class Consistency:
       known, the default is this project's choice.
     """
 
-    cost: float = 0.1
-    discount: float = 0.99
+    cost: NonNegative = 0.1
+    discount: UnitInterval = 0.99
     stop: Literal['none', 'bootstrap', 'prediction'] = 'bootstrap'
     objective: str = 'objective'
-
-    def __post_init__(self):
-        if self.stop not in ('none', 'bootstrap', 'prediction'):
-            raise ValueError(f'Consistency.stop must be none, bootstrap or prediction, got {self.stop!r}')
 
     def check(self, update_rule: UpdateRule) -> None:
         component_at(update_rule, self.objective)
@@ -80,7 +76,7 @@ class Consistency:
         return self.cost * is_known * jnp.square(error)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class TargetSize:
     """Targets should be small: the sum over the fields of what an objective calls its targets of cost |field|^2.
 
@@ -91,7 +87,7 @@ class TargetSize:
     Source: Oh et al. (2020), section 3.3, for policy and prediction targets.
     """
 
-    costs: Mapping[str, float]
+    costs: Mapping[str, NonNegative]
     objective: str = 'objective'
 
     def check(self, update_rule: UpdateRule) -> None:

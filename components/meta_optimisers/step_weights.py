@@ -5,11 +5,12 @@ backward pass. A longer horizon has less bias and more variance; a mixture trade
 this project's: Bonnet et al. (2021) report such a mixture on Snake but not its formula.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+
+from components.component import UnitInterval, component
 
 
 class StepWeights(Protocol):
@@ -24,7 +25,7 @@ class StepWeights(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class LastStep:
     """w_K = 1: the plain K-step meta-gradient."""
 
@@ -32,7 +33,7 @@ class LastStep:
         return np.eye(num_inner_steps)[-1]
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Uniform:
     """w_k = 1/K."""
 
@@ -40,7 +41,7 @@ class Uniform:
         return np.full(num_inner_steps, 1 / num_inner_steps)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Geometric:
     """w_k proportional to decay^(k-1), with sum 1. 0 is the one-step meta-gradient, 1 the uniform mixture.
 
@@ -51,17 +52,14 @@ class Geometric:
       ValueError: if it is not.
     """
 
-    decay: float = 0.9
-
-    def __post_init__(self):
-        _check_unit_interval('Geometric.decay', self.decay)
+    decay: UnitInterval = 0.9
 
     def __call__(self, num_inner_steps: int) -> np.ndarray:
         weights = float(self.decay) ** np.arange(num_inner_steps)
         return weights / weights.sum()
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Lambda:
     """w_k = (1 - lambda) lambda^(k-1) for k < K and lambda^(K-1) for K, as in a lambda-return.
 
@@ -74,17 +72,14 @@ class Lambda:
       ValueError: if it is not.
     """
 
-    lambda_: float = 0.9
-
-    def __post_init__(self):
-        _check_unit_interval('Lambda.lambda_', self.lambda_)
+    lambda_: UnitInterval = 0.9
 
     def __call__(self, num_inner_steps: int) -> np.ndarray:
         powers = float(self.lambda_) ** np.arange(num_inner_steps)
         return np.append((1 - self.lambda_) * powers[:-1], powers[-1])
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Explicit:
     """The weights as they are given; they need not add up to 1.
 
@@ -105,8 +100,3 @@ class Explicit:
         if len(self.weights) != num_inner_steps:
             raise ValueError(f'Explicit.weights has {len(self.weights)} entries for {num_inner_steps} inner steps')
         return np.asarray(self.weights, float)
-
-
-def _check_unit_interval(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f'{name} must be in [0, 1], got {value}')

@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop
 from components.policies import log_rho
 from components.types import Array, Outputs, Trajectory
@@ -40,7 +41,7 @@ class Validation(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class NextTrajectory:
     """The one that the next update learns from: on-policy, at no cost in environment steps (Xu et al. 2018)."""
 
@@ -53,7 +54,7 @@ class NextTrajectory:
         return jnp.ones_like(trajectory.mask)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class FreshTrajectory:
     """One that is acted for this purpose and not learned from; its steps are counted apart.
 
@@ -64,12 +65,8 @@ class FreshTrajectory:
       ValueError: if `unroll_length` < 1.
     """
 
-    unroll_length: int | None = None
+    unroll_length: PositiveInt | None = None
     acts: bool = dataclasses.field(default=True, init=False, repr=False)
-
-    def __post_init__(self):
-        if self.unroll_length is not None and self.unroll_length < 1:
-            raise ValueError(f'FreshTrajectory.unroll_length must be at least 1, got {self.unroll_length}')
 
     def trajectory(self, learned_from, agent: AgentState, inner_loop: InnerLoop):
         key, act_key = jax.random.split(agent.key)
@@ -82,7 +79,7 @@ class FreshTrajectory:
         return jnp.ones_like(trajectory.mask)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class TrainingTrajectory:
     """The one that the update has just learned from, its steps weighed by pi_new(a|s) / pi_old(a|s).
 

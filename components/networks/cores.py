@@ -1,10 +1,11 @@
 """Recurrent cores. Each is a description that makes its haiku module inside a transform."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
 import haiku as hk
+
+from components.component import PositiveInt, component
 
 
 class Core(Protocol):
@@ -15,7 +16,7 @@ class Core(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class LSTM:
     """A long short-term memory.
 
@@ -23,13 +24,13 @@ class LSTM:
       hidden_size: units.
     """
 
-    hidden_size: int = 64
+    hidden_size: PositiveInt = 64
 
     def __call__(self) -> hk.RNNCore:
         return hk.LSTM(self.hidden_size, name='lstm')
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class StackedLSTM:
     """Several long short-term memories, each of which also sees the features, and all of which are seen.
 
@@ -43,18 +44,14 @@ class StackedLSTM:
       beside the first one's output; here it sees all features.
     """
 
-    hidden_sizes: Sequence[int] = (64, 256)
-
-    def __post_init__(self):
-        if not self.hidden_sizes:
-            raise ValueError('StackedLSTM.hidden_sizes is empty')
+    hidden_sizes: Sequence[PositiveInt] = (64, 256)
 
     def __call__(self) -> hk.RNNCore:
         cores = [hk.LSTM(size, name=f'lstm_{i}') for i, size in enumerate(self.hidden_sizes)]
         return hk.deep_rnn_with_skip_connections(cores)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class GRU:
     """A gated recurrent unit.
 
@@ -62,7 +59,7 @@ class GRU:
       hidden_size: units.
     """
 
-    hidden_size: int = 64
+    hidden_size: PositiveInt = 64
 
     def __call__(self) -> hk.RNNCore:
         return hk.GRU(self.hidden_size, name='gru')

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.component import PositiveInt, component
 from components.networks.cores import Core
 from components.networks.torsos import Torso
 from components.types import Array, CoreState, Outputs, Params, Trajectory
@@ -35,7 +36,7 @@ class NetworkFunctions(NamedTuple):
         return self.unroll(params, trajectory.observation, trajectory.first, trajectory.core_state)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Network:
     """A torso, an optional recurrent core, and one linear head for each output that the objectives ask for.
 
@@ -57,11 +58,7 @@ class Network:
     shared: bool = True
     head_torsos: Mapping[str, Torso] = dataclasses.field(default_factory=dict)
     head_bias: bool = True
-    num_groups: int = 1
-
-    def __post_init__(self):
-        if self.num_groups < 1:
-            raise ValueError(f'Network.num_groups must be at least 1, got {self.num_groups}')
+    num_groups: PositiveInt = 1
 
     def functions(self, spec: specs.EnvironmentSpec, heads: Mapping[str, tuple[int, ...]]) -> NetworkFunctions:
         """Makes the network for an environment.

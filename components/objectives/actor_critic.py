@@ -1,18 +1,17 @@
 """Advantage actor-critic, and the regression of values of states or of actions on a return."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.component import NonNegative, PositiveInt, component
 from components.objectives.base import weigh
 from components.objectives.returns import ReturnEstimate, Returns
 from components.policies import Greedy, Policy, Softmax, log_rho, num_actions, of_actions
 from components.types import Array, Logs, Outputs, Trajectory
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class ActorCritic:
     """Policy gradient with a learned baseline, value regression and an entropy bonus.
 
@@ -32,9 +31,9 @@ class ActorCritic:
     """
 
     returns: Returns
-    policy_cost: float = 1.0
-    value_cost: float = 0.5
-    entropy_cost: float = 0.01
+    policy_cost: NonNegative = 1.0
+    value_cost: NonNegative = 0.5
+    entropy_cost: NonNegative = 0.01
     policy_head: str = 'logits'
     value_head: str = 'value'
 
@@ -53,7 +52,7 @@ class ActorCritic:
         return loss, {'policy': policy, 'value': value, 'entropy': entropy}
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class ValueRegression:
     """Regression of a value on a return of its own, cost (target_t - v_t)^2: prediction, or an outer critic.
 
@@ -67,7 +66,7 @@ class ValueRegression:
     """
 
     returns: Returns
-    cost: float = 0.5
+    cost: NonNegative = 0.5
     value_head: str = 'outer_value'
     policy: Policy = Softmax()
 
@@ -84,7 +83,7 @@ class ValueRegression:
         return weigh(self.cost, value), {'value': value}
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class ActionValueRegression:
     """Regression of the values of the actions taken on a return, cost (target_t - q_t(a_t))^2: value-based control.
 
@@ -100,7 +99,7 @@ class ActionValueRegression:
     """
 
     returns: Returns
-    cost: float = 0.5
+    cost: NonNegative = 0.5
     head: str = 'action_value'
     policy: Policy = Greedy()
 
@@ -118,7 +117,7 @@ class ActionValueRegression:
         return weigh(self.cost, value), {'value': value}
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class EntropyBonus:
     """The entropy of one output, -cost H(softmax(output)): of the predictions of an LPG agent, say.
 
@@ -129,8 +128,8 @@ class EntropyBonus:
     """
 
     head: str
-    size: int
-    cost: float = 0.01
+    size: PositiveInt
+    cost: NonNegative = 0.01
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {self.head: (self.size,)}

@@ -10,13 +10,13 @@ with the targets held fixed: a semi-gradient. A meta-gradient flows through `tar
 numeric field of the objective. Keeping the two apart says so in the signatures; neither stops a gradient.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax.numpy as jnp
 from acme import specs
 
+from components.component import component
 from components.types import Array, Logs, Outputs, Targets, Trajectory
 
 
@@ -67,7 +67,7 @@ def merge_heads(parts: Mapping[str, Mapping[str, tuple[int, ...]]]) -> dict[str,
     return heads
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Sum:
     """Several objectives added up; the coefficients are their own.
 

@@ -1,6 +1,5 @@
 """An update rule that is learned whole: what policy and predictions move towards (LPG)."""
 
-import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import haiku as hk
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.component import NonNegative, PositiveInt, component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import MLP, Torso
 from components.objectives.base import weigh
@@ -30,7 +30,7 @@ class LearnedTargets(NamedTuple):
     log_prediction: Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class LearnedPolicyGradient:
     """Moves a policy and a vector of predictions to where a recurrent network, run backwards in time, says.
 
@@ -64,20 +64,13 @@ class LearnedPolicyGradient:
 
     core: Core = LSTM(64)
     embedding: Torso = MLP((16,))
-    prediction_size: int = 8
-    prediction_cost: float = 0.5
+    prediction_size: PositiveInt = 8
+    prediction_cost: NonNegative = 0.5
     stop_inputs: bool = False
     policy_head: str = 'logits'
     prediction_head: str = 'prediction'
     weights: Any = None
     is_on_policy: ClassVar[bool] = True
-
-    def __post_init__(self):
-        if self.prediction_size < 1:
-            raise ValueError(
-                f'LearnedPolicyGradient.prediction_size must be at least 1, got {self.prediction_size}: its targets '
-                'are made from predictions'
-            )
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {self.policy_head: (num_actions(spec),), self.prediction_head: (self.prediction_size,)}

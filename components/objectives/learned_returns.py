@@ -1,6 +1,5 @@
 """Returns that a network computes, and that are discovered by meta-gradients."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.component import component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import Torso
 from components.objectives.returns import ReturnEstimate, Returns, ends
@@ -18,7 +18,7 @@ INPUTS = ('reward', 'discount', 'next_value', 'value', 'log_rho')
 """What a `LearnedReturn` can be shown of a step."""
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class LearnedReturn:
     """A return that a recurrent network computes backwards in time, learned online by meta-gradients (FRODO).
 

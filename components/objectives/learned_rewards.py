@@ -5,7 +5,6 @@ around each other. The weights of each are one meta-parameter, `weights`, whose 
 what it is around have their own path, `returns.weights` from it.
 """
 
-import dataclasses
 from typing import Any
 
 import haiku as hk
@@ -13,16 +12,16 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.component import NonNegative, UnitInterval, component
 from components.networks.torsos import Torso
 from components.objectives.base import weigh
 from components.objectives.learned_returns import example_observation
 from components.objectives.returns import ReturnEstimate, Returns
 from components.policies import num_actions, of_actions
-from components.schedules import first_value
 from components.types import Array, Trajectory
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class IntrinsicReward:
     """Adds a learned reward of the state and the action, r_{t+1} + scale tanh(f(s_t))[a_t] (LIRPG).
 
@@ -42,12 +41,8 @@ class IntrinsicReward:
 
     returns: Returns
     torso: Torso
-    scale: float = 0.01
+    scale: NonNegative = 0.01
     weights: Any = None
-
-    def __post_init__(self):
-        if not self.scale >= 0:
-            raise ValueError(f'IntrinsicReward.scale must be at least 0, got {self.scale}')
 
     @property
     def is_on_policy(self) -> bool:
@@ -68,7 +63,7 @@ class IntrinsicReward:
         return hk.without_apply_rng(hk.transform(rewards))
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class PotentialShaping:
     """Adds a learned potential's differences, r_{t+1} + discount gamma_{t+1} Phi(s_{t+1}) - Phi(s_t).
 
@@ -90,12 +85,8 @@ class PotentialShaping:
 
     returns: Returns
     torso: Torso
-    discount: float = 0.99
+    discount: UnitInterval = 0.99
     weights: Any = None
-
-    def __post_init__(self):
-        if not 0 <= first_value(self.discount) <= 1:
-            raise ValueError(f'PotentialShaping.discount must be in [0, 1], got {self.discount}')
 
     @property
     def is_on_policy(self) -> bool:
@@ -117,7 +108,7 @@ class PotentialShaping:
         return hk.without_apply_rng(hk.transform(potential))
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class RewardWeightedReturn:
     """A return that weighs every later reward anew from each state: the learned return function.
 

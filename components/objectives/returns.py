@@ -4,14 +4,13 @@ The recursions are rlax's, on time-major batches and with every gradient flowing
 restart: where the *next* transition is masked, the present one bootstraps from the value of its last observation.
 """
 
-import dataclasses
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import rlax
 
-from components.schedules import first_value
+from components.component import Interval, UnitInterval, component
 from components.types import Array, Trajectory
 
 
@@ -47,7 +46,7 @@ class Returns(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class LambdaReturn:
     """The on-policy lambda-return, G_t = r_{t+1} + gamma_{t+1} [(1 - lambda) v_{t+1} + lambda G_{t+1}].
 
@@ -64,13 +63,10 @@ class LambdaReturn:
     Source: Sutton & Barto (2018), section 12.1; `rlax.lambda_returns`.
     """
 
-    discount: float = 0.99
-    lambda_: float = 0.95
+    discount: UnitInterval = 0.99
+    lambda_: UnitInterval = 0.95
     bootstrap: bool = True
     is_on_policy: ClassVar[bool] = True
-
-    def __post_init__(self):
-        _check_unit_interval(self, 'discount', 'lambda_')
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         del log_rho  # On-policy.
@@ -84,7 +80,7 @@ class LambdaReturn:
         return ReturnEstimate(target, target - values[:-1])
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class LeakyVTrace:
     """V-trace whose truncated importance ratios leak some of the plain ones.
 
@@ -108,16 +104,11 @@ class LeakyVTrace:
       the advantage is as in `rlax.vtrace_td_error_and_advantage`.
     """
 
-    discount: float = 0.99
-    lambda_: float = 0.95
-    alpha: float = 1.0
-    rho_bar: float = 1.0
+    discount: UnitInterval = 0.99
+    lambda_: UnitInterval = 0.95
+    alpha: UnitInterval = 1.0
+    rho_bar: Annotated[float, Interval(0, float('inf'), low_open=True)] = 1.0
     is_on_policy: ClassVar[bool] = False
-
-    def __post_init__(self):
-        _check_unit_interval(self, 'discount', 'lambda_', 'alpha')
-        if not self.rho_bar > 0:
-            raise ValueError(f'LeakyVTrace.rho_bar must be positive, got {self.rho_bar}')
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         discount = self.discount * trajectory.discount
@@ -147,10 +138,3 @@ def ends(trajectory: Trajectory) -> Array:
 def next_mask(trajectory: Trajectory) -> Array:
     """Mask of the transition after each one, `[T, B]`; 1 after the last, where there is only a value to bootstrap from."""
     return jnp.concatenate([trajectory.mask[1:], jnp.ones_like(trajectory.mask[:1])])
-
-
-def _check_unit_interval(returns, *fields: str) -> None:
-    for field in fields:
-        value = first_value(getattr(returns, field))
-        if not 0 <= value <= 1:
-            raise ValueError(f'{type(returns).__name__}.{field} must be in [0, 1], got {value}')
