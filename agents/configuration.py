@@ -148,8 +148,8 @@ def _check_values() -> None:
 def _is_literal(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_is_literal, value)) and all(map(_is_literal, value.values()))
-    if isinstance(value, list | tuple | set):
-        return all(map(_is_literal, value)) and value != set()
+    if isinstance(value, list | tuple):
+        return all(map(_is_literal, value))
     if isinstance(value, float | complex):
         return value == value  # Not a NaN.
     return value is None or isinstance(value, bool | int | str | bytes | gin.config.ConfigurableReference)

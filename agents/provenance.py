@@ -144,7 +144,11 @@ def _take(statement: Any, context: Any, files: Sequence[pathlib.Path]) -> None:
     if isinstance(statement, parser.ImportStatement):
         context.process_import(statement)
     elif isinstance(statement, parser.IncludeStatement):
-        read_file(find_file(statement.filename, files), files)
+        try:
+            path = find_file(statement.filename, files)
+        except ConfigurationError as error:
+            raise ConfigurationError(f'{_place(files, statement.location.line_num)}: {error}') from error
+        read_file(path, files)
     elif isinstance(statement, parser.BlockDeclaration):
         if not context.get_configurable(statement.selector):
             gin.config._raise_unknown_configurable_error(statement.selector)
@@ -259,6 +263,14 @@ def problems(cls: type) -> Iterator[str]:
     return iter(trace.problems)
 
 
+def bindable_names(cls: type) -> list[str]:
+    """Names of all parameters that can be bound of what an object of a class is put together from, as a gin file writes them."""
+    trace = _Trace()
+    trace.parameters(gin.config._inverse_lookup(cls), [])
+    macros = [scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro']
+    return [*macros, *dict.fromkeys(trace.names)]
+
+
 def unused_bindings(cls: type) -> list[UnusedBinding]:
     """Bindings that nothing uses that an object of a class is put together from.
 
@@ -306,11 +318,13 @@ class _Trace:
     Attributes:
       used: bindings that give a parameter its value.
       problems: what is wrong with arguments, in lines.
+      names: of all parameters, bound or not.
     """
 
     def __init__(self):
         self.used: set[Key] = set()
         self.problems: list[str] = []
+        self.names: list[str] = []
         self._path: list[tuple[str, tuple[str, ...], bool]] = []
 
     def parameters(self, configurable: Any, scopes: list[str], is_called: bool = True) -> dict[str, Setting]:
@@ -325,6 +339,7 @@ class _Trace:
         self._path.append(here)
         try:
             bound = _bound(configurable, scopes)
+            self.names += [_name(('/'.join(scopes), configurable.selector, name)) for name in bound]
             found = {
                 name: self._argument(configurable, scopes, name, *value)
                 for name, value in bound.items()

@@ -232,12 +232,14 @@ def _number_problem(value: Any, kind: type, interval: Interval | None) -> str | 
         return None
     if not _is_number(value) or (kind is int and not isinstance(value, numbers.Integral)):
         return 'an integer' if kind is int else 'a number'
+    if kind is float and isinstance(value, numbers.Integral) and abs(value) > MAX_INT:
+        return f'at most {MAX_INT:,} where it is written without a decimal point'
     interval = interval or (Interval(-MAX_INT, MAX_INT) if kind is int else Interval())
     return None if value in interval else interval.describe(value)
 
 
 def _is_range(text: str) -> bool:
-    return text.startswith(('at least', 'in ', 'above ', 'positive', 'finite'))
+    return text.startswith(('at least', 'at most', 'in ', 'above ', 'positive', 'finite'))
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import errno
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import sys
 import pytest
 
 import tools.run
+from agents import workdir
 from agents.launch import explained
+from components.types import CompositionError, DivergedError, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = [
@@ -149,3 +152,72 @@ def test_a_full_disk_is_one_line_with_the_way_out(capsys):
     assert explained(full) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: [Errno 28] No space left on device: make room')
+
+
+def test_a_start_that_failed_does_not_claim_its_folder(tmp_path, capsys):
+    arguments = ['--gin_file', 'gin/catch/meta_discount.gin', '--workdir', str(tmp_path / 'run')]
+    # With two rows the ball is caught or missed in one step, and the discount has no effect.
+    failing, corrected = ([*SMALL, 'LOG_EVERY = 480', f'catch.Catch.rows = {rows}'] for rows in (2, 5))
+    assert tools.run.main(command(*arguments, bindings=failing)[2:]) == 2
+    assert 'exactly zero' in capsys.readouterr().err
+    assert (tmp_path / 'run' / 'config.gin').exists()
+    assert tools.run.main(command(*arguments, bindings=corrected)[2:]) == 0
+    assert 'Catch.rows = 5' in (tmp_path / 'run' / 'config.gin').read_text()
+    # Now it holds rows.
+    assert tools.run.main(command(*arguments, bindings=failing)[2:]) == 2
+    assert 'Catch.rows = 5 there, 2 here' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('files', 'has_progress'),
+    [
+        ({}, False),
+        ({'train.csv': ''}, False),
+        ({'train.csv': 'seed,env_steps\n'}, False),
+        ({'train.csv': 'seed,env_steps\n0,1\n'}, True),
+        ({'eval.csv': 'seed,env_steps\n0,1\n'}, True),
+        ({'checkpoints/36/state': ''}, True),
+        ({'checkpoints/36.damaged/state': ''}, True),
+        ({'checkpoints/36.orbax-checkpoint-tmp-0/state': ''}, False),
+    ],
+)
+def test_rows_and_checkpoints_are_progress(files, has_progress, tmp_path):
+    for name, text in {'config.gin': '', **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert workdir.has_progress(tmp_path) == has_progress
+
+
+class OfUsers(UserError):
+    exit_status = 7
+
+
+@pytest.mark.parametrize(
+    ('error', 'status', 'line'),
+    [
+        (CompositionError('a part\ndoes not fit'), 2, 'error: a part does not fit'),
+        (DivergedError('not a number'), 3, 'error: not a number'),
+        (OfUsers('x'), 7, 'error: x'),
+        (FileNotFoundError(2, 'missing', '/x'), 2, "error: [Errno 2] missing: '/x'"),
+        (KeyError('x'), 2, "error: KeyError: 'x'; --traceback shows where it comes from"),
+        (RuntimeError('y ' * 1_000), 2, f'error: RuntimeError: {"y " * 250}...; --traceback shows where it comes from'),
+    ],
+)
+def test_any_error_is_one_line_with_its_status_and_a_traceback_on_request(error, status, line, capsys):
+    def fails():
+        raise error
+
+    assert explained(fails) == status
+    assert capsys.readouterr().err == f'{line}\n'
+    assert explained(fails, show_traceback=True) == status
+    shown = capsys.readouterr().err
+    assert 'Traceback' in shown
+    assert 'raise error' in shown
+    assert shown.endswith(f'{line}\n')
+
+
+@pytest.mark.parametrize('tool', sorted((ROOT / 'tools').glob('*.py')), ids=lambda path: path.stem)
+def test_every_command_line_takes_traceback(tool):
+    text = tool.read_text()
+    assert ('argparse' in text) == ('argument_parser(__doc__)' in text)
+    assert ('argparse' in text) == bool(re.search(r'explained\(.*args.traceback\)', text))

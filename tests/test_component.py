@@ -67,7 +67,7 @@ REFUSED = [
     (float, math.nan, 'finite'), (float, math.inf, 'finite'), (float, 1e300, 'finite'), (float, 1j, 'a number'),
     (UnitInterval, 1.5, 'in [0, 1]'), (UnitInterval, math.nan, 'in [0, 1]'), (UnitInterval, -0.1, 'in [0, 1]'),
     (Positive, 0, 'positive'), (Positive, math.inf, 'finite'), (NonNegative, -1, 'at least 0'),
-    (LearningRate, 10**18, 'in (0, 1,000]'), (LearningRate, 0, 'in (0, 1,000]'),
+    (LearningRate, 1e18, 'in (0, 1,000]'), (float, 2**31, 'at most 2,147,483,647 where it is written without a decimal point'), (LearningRate, 0, 'in (0, 1,000]'),
     (bool, 'False', 'True or False'), (bool, 1, 'True or False'), (bool, None, 'True or False'),
     (str, '', 'a string that is not empty'), (str, 3, 'a string that is not empty'),
     (Literal['a', 'b'], 'c', "'a' or 'b'"),

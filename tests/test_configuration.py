@@ -1,3 +1,4 @@
+import math
 import os
 import pathlib
 import re
@@ -109,6 +110,192 @@ def test_a_binding_that_reaches_one_of_several_objects_is_used(written):
     configuration.check_effects(network.Network)
     torsos_by_head = configuration.build(network.Network).head_torsos
     assert [torsos_by_head[name].hidden_sizes for name in 'ab'] == [[2], [3]]
+
+
+def test_an_included_file_is_found_beside_the_file_that_names_it_then_in_the_working_directory_then_in_the_checkout(
+    written, tmp_path, monkeypatch
+):
+    def sizes(path):
+        configuration.load([path])
+        return configuration.build(torsos.MLP).hidden_sizes
+
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    variant = written("include 'parts/base.gin'", 'mine/variant.gin')
+    with pytest.raises(ConfigurationError) as error:
+        sizes(variant)
+    folders = (tmp_path / 'mine', tmp_path / 'elsewhere', configuration.ROOT)
+    searched = ', '.join(str(folder / 'parts/base.gin') for folder in folders)
+    assert str(error.value).endswith(
+        f"line 6: gin file 'parts/base.gin' is missing or cannot be read; searched {searched}"
+    )
+    written('torsos.MLP.hidden_sizes = [2]', 'elsewhere/parts/base.gin')
+    assert sizes(variant) == [2]
+    written('torsos.MLP.hidden_sizes = [1]', 'mine/parts/base.gin')
+    assert sizes(variant) == [1]
+    # Nested: relative to the file that names it.
+    written("include 'deeper.gin'", 'mine/parts/base.gin')
+    written('torsos.MLP.hidden_sizes = [3]', 'mine/parts/deeper.gin')
+    assert sizes(variant) == [3]
+    assert sizes(written("include 'gin/base/catch.gin'", 'mine/other.gin')) == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ('files', 'message'),
+    [
+        ({'a.gin': "include 'a.gin'"}, 'includes itself: .*a.gin includes .*a.gin'),
+        ({'a.gin': "include 'b.gin'", 'b.gin': "include 'a.gin'"}, 'itself: .*a.gin includes .*b.gin includes .*a.gin'),
+        ({'a.gin': 'A = %B\nB = %A\ntorsos.MLP.hidden_sizes = %A'}, 'macro %A refers to itself: %A -> %B -> %A'),
+        ({'a.gin': 'A = [1, %A]\ntorsos.MLP.hidden_sizes = %A'}, 'macro %A refers to itself'),
+        (
+            {'a.gin': 'torsos.MLP.hidden_sizes = @torsos.MLP()'},
+            r'@MLP\(\) refers to itself: @MLP\(\) -> @MLP\(\)',
+        ),
+        ({'a.gin': f'SIZE = {"[" * 3_000}{"]" * 3_000}\ntorsos.MLP.hidden_sizes = %SIZE'}, 'a.gin: nested too deeply'),
+        ({'a.gin': f'torsos.MLP.hidden_sizes = {"[" * 99}{"]" * 99}'}, 'MLP.hidden_sizes must be .* each an integer'),
+        ({'a.gin': 'import no_such_module'}, "a.gin, line 6: No module named 'no_such_module'"),
+        ({'a.gin': 'import breaks'}, 'a.gin, line 6: ZeroDivisionError: no luck'),
+        ({'a.gin': 'import leaves'}, 'a.gin, line 6: SystemExit: 5'),
+        ({'a.gin': 'network.Network.shared = True'}, 'MLP'),
+    ],
+)
+def test_what_cannot_be_read_or_refers_to_itself_is_one_line(files, message, written, tmp_path, monkeypatch):
+    (tmp_path / 'breaks.py').write_text("raise ZeroDivisionError('no luck')")
+    (tmp_path / 'leaves.py').write_text('raise SystemExit(5)')
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in files.items():
+        written(text, name)
+    if message == 'MLP':
+        configuration.load([tmp_path / 'a.gin'])
+        with pytest.raises(ConfigurationError, match=r'Network.torso is required and not set: add'):
+            configuration.build(network.Network)
+        return
+
+    def load_and_build():
+        configuration.load([tmp_path / 'a.gin'])
+        configuration.build(torsos.MLP)
+
+    with pytest.raises(ConfigurationError, match=message) as error:
+        load_and_build()
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('data', 'message'),
+    [
+        ('torsos.MLP.hidden_sizes = [7]'.encode('utf-16'), 'not a text file in UTF-8'),
+        (b'\xff\xfe\x00', 'not a text file in UTF-8'),
+        (b'torsos.MLP.hidden_sizes = [7]\0', 'line 6: '),
+    ],
+)
+def test_what_is_no_text_is_told(data, message, tmp_path):
+    (tmp_path / 'a.gin').write_bytes(HEADER.encode() + data)
+    with pytest.raises(ConfigurationError, match=f'a.gin.*{message}'):
+        configuration.load([tmp_path / 'a.gin'])
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    (tmp_path / 'a.gin').write_text(f'{HEADER}torsos.MLP.hidden_sizes = [7]', encoding='utf-8-sig')
+    configuration.load([tmp_path / 'a.gin'])
+    assert configuration.build(torsos.MLP).hidden_sizes == [7]
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('values.Values.x = 1e999', math.inf),
+        ('values.Values.x = -1e999', -math.inf),
+        ('X = 1e999\nvalues.Values.x = %X', math.inf),
+        ("X = 1e999\nvalues.Values.x = {'a': [1, (%X, -1e999)]}", {'a': [1, (math.inf, -math.inf)]}),
+        ('values.Values.x = [1e999, None, True, b"x", 1j]', [math.inf, None, True, b'x', 1j]),
+    ],
+)
+def test_every_value_is_kept_in_the_saved_configuration(text, expected, written, tmp_path, monkeypatch):
+    (tmp_path / 'values.py').write_text('class Values:\n    def __init__(self, x=None):\n        self.x = x\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    path = written(f'import values\n{text}')
+    configuration.load([path])
+    import values
+
+    assert configuration.build(values.Values).x == expected
+    for saved in (configuration.config_str(), configuration.operative_config_str()):
+        path.write_text(saved)
+        configuration.load([path])
+        assert configuration.build(values.Values).x == expected
+
+
+def test_a_value_that_no_file_can_hold_is_refused(written, tmp_path, monkeypatch):
+    (tmp_path / 'binds.py').write_text(
+        'import gin\ndef bind(name):\n    gin.bind_parameter(name, object())\nbind(("A", "gin.macro", "value"))\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match=r'A = <object object .* cannot be written to a gin file'):
+        configuration.load([written('import binds\ntorsos.MLP.hidden_sizes = %A')])
+
+
+def test_lines_of_the_command_line_can_import_and_include(written):
+    lines = [
+        'from components.networks import cores',
+        'network.Network.core = @cores.LSTM()',
+        'cores.LSTM.hidden_size = 3',
+    ]
+    path = written('network.Network.torso = @torsos.MLP()')
+    configuration.load([path], [*lines, f"include '{written('torsos.MLP.hidden_sizes = [9]', 'more.gin')}'"])
+    built = configuration.build(network.Network)
+    assert (built.core.hidden_size, built.torso.hidden_sizes) == (3, [9])
+
+
+@pytest.mark.parametrize(
+    ('error', 'message'),
+    [
+        ('ZeroDivisionError("no luck")', 'Part: ZeroDivisionError: no luck'),
+        ('KeyError("x")', "Part: KeyError: 'x'"),
+        ('OSError(2, "rom not found", "/roms/x")', "Part: [Errno 2] rom not found: '/roms/x'"),
+        ('SystemExit(3)', 'SystemExit: 3'),
+        ('RuntimeError("two\\nlines")', 'Part: RuntimeError: two lines'),
+    ],
+)
+def test_whatever_a_constructor_raises_is_one_line(error, message, written, tmp_path, monkeypatch):
+    name = f'part_{abs(hash(error))}'
+    (tmp_path / f'{name}.py').write_text(
+        f'class Part:\n    def __init__(self, x=1):\n        raise {error}\n    def __call__(self, observation): pass\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    configuration.load([written(f'import {name}\nnetwork.Network.torso = @{name}.Part()')])
+    with pytest.raises(ConfigurationError, match=f'^{re.escape(message)}$'):
+        configuration.build(network.Network)
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (
+            'torsos.MLP.hidden_sizes = [0]',
+            'MLP.hidden_sizes must be a list or a tuple of entries that are each at least 1',
+        ),
+        ('SIZES = 3\ntorsos.MLP.hidden_sizes = %SIZES', r'a list or a tuple, got 3 \(%SIZES from .*a.gin:6\)'),
+        (
+            'network.Network.torso = @a/torsos.MLP()\na/torsos.MLP.hidden_sizes = "64"',
+            r'a/MLP.hidden_sizes .*a.gin:7\)',
+        ),
+        ("network.Network.shared = 'False'", "Network.shared must be True or False, got 'False'"),
+        ('network.Network.torso = @torsos.MLP', r'Network.torso must be a Torso, not a class: write @MLP\(\)'),
+        ('network.Network.torso = @network.Network', r'not a class: write @Network\(\)'),
+        (
+            'network.Network.core = @torsos.MLP()\nnetwork.Network.num_groups = @torsos.MLP()',
+            'num_groups must be an integer',
+        ),
+        (
+            "network.Network.head_torsos = {'value': 3}",
+            "head_torsos must be a dictionary whose entry 'value' is a Torso",
+        ),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_made(text, message, written):
+    base = '' if 'network.Network.torso' in text else 'network.Network.torso = @torsos.MLP()\n'
+    configuration.load([written(text, 'a.gin'), written(base, 'b.gin')])
+    with pytest.raises(ConfigurationError, match=message):
+        configuration.build(network.Network)
 
 
 @pytest.mark.parametrize(

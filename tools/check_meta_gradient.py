@@ -21,7 +21,7 @@ import rich.table
 
 from agents import configuration
 from agents.experiment import Experiment
-from agents.launch import explained
+from agents.launch import argument_parser, explained
 from components.diagnostics import Comparison, compare_with_finite_differences
 from components.learner import Learner
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _check(args))
+    return explained(lambda: _check(args), args.traceback)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument('--gin_file', action='append', required=True, metavar='FILE', help='read in order; repeatable')
     parser.add_argument('--gin_bindings', action='append', default=[], metavar='LINE', help='repeatable')
     parser.add_argument('--tolerance', type=float, default=1e-4, help='of the relative error')

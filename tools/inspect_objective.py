@@ -30,7 +30,7 @@ import rich.console
 import rich.table
 
 from agents.configuration import ConfigurationError
-from agents.launch import explained
+from agents.launch import argument_parser, explained
 from agents.runs import RestoredRun, restore_learners
 from components import inspection
 from components.inspection import Inspector, KnownReturn, Summary, known_returns
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _study(args))
+    return explained(lambda: _study(args), args.traceback)
 
 
 def _study(args: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def _study(args: argparse.Namespace) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument('--workdir', type=pathlib.Path, required=True, help='a run with checkpoints')
     parser.add_argument('--checkpoints', metavar='N,N', help='meta-updates, such as 100,200; default: all there are')
     parser.add_argument('--num_trajectories', type=int, default=1024, metavar='N', help='for each checkpoint and seed')

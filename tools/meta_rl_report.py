@@ -40,7 +40,7 @@ from agents import configuration
 from agents.behaviour_fits import summary_of_fits
 from agents.configuration import ConfigurationError
 from agents.experiment import Experiment
-from agents.launch import explained
+from agents.launch import argument_parser, explained
 from agents.meta_studies import Study, study_of
 from agents.meta_testing import Recorder, Recording
 from agents.runs import RestoredRun, restore_learners
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _report(args))
+    return explained(lambda: _report(args), args.traceback)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -96,7 +96,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument('--workdir', type=pathlib.Path, action='append', required=True, help='a run; repeatable')
     parser.add_argument(
         '--checkpoints', metavar='N,N', help='meta-updates, such as 100,200, or all; default: the newest'

@@ -28,7 +28,7 @@ import rich.console
 import rich.table
 
 from agents.configuration import ConfigurationError
-from agents.launch import explained
+from agents.launch import argument_parser, explained
 from agents.runs import restore_learner
 from components.environments.random_walk import RandomWalk
 from components.inner_loop import AgentState
@@ -179,13 +179,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument('--workdir', type=pathlib.Path, help='of a run, whose recovery is shown instead')
     parser.add_argument('--checkpoint', type=int, help='number of meta-updates; by default the newest')
     parser.add_argument('--periods', type=int, default=40, help='between switches, that the run is watched for')
     parser.add_argument('--seed', type=int, default=0, help='of the walks of TD(lambda)')
     args = parser.parse_args(arguments)
-    return explained(lambda: _show_run(args) if args.workdir else _show_references(args))
+    return explained(lambda: _show_run(args) if args.workdir else _show_references(args), args.traceback)
 
 
 def _show_run(args: argparse.Namespace) -> int:
