@@ -18,7 +18,7 @@ import numbers
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union
 
 import jax
 import numpy as np
@@ -290,9 +290,9 @@ def _object_problem(value: Any, cls: type) -> str | None:
         return _reference_problem(value.result, cls, kind)
     if not getattr(cls, '_is_protocol', False):
         return None if isinstance(value, cls) else kind
-    missing = [name for name in _members(cls) if not hasattr(value, name)]
     if isinstance(value, bool | numbers.Number | str | bytes | list | tuple | dict | set | None):
         return kind
+    missing = [name for name in _methods(cls) if not hasattr(value, name)]
     return f'{kind}, with {", ".join(missing)}' if missing else None
 
 
@@ -303,17 +303,15 @@ def _reference_problem(result: Any, cls: type, kind: str) -> str | None:
     if not getattr(cls, '_is_protocol', False):
         return None if issubclass(result, cls) else kind
     names = {name for base in result.__mro__ for name in vars(base)}
-    missing = [name for name in _members(cls) if callable(getattr(cls, name, None)) and name not in names]
+    missing = [name for name in _methods(cls) if name not in names]
     return f'{kind}, with {", ".join(missing)}' if missing else None
 
 
-def _members(protocol: type) -> list[str]:
-    """What a protocol asks for: names of its attributes and methods."""
-    names: dict[str, None] = {}
-    for cls in protocol.__mro__:
-        if getattr(cls, '_is_protocol', False) and cls is not typing.Protocol:
-            names |= dict.fromkeys([*vars(cls), *getattr(cls, '__annotations__', {})])
-    return [name for name in names if not name.startswith('_') or name == '__call__']
+def _methods(protocol: type) -> list[str]:
+    """Names of the methods that a protocol asks for."""
+    names = dict.fromkeys(name for cls in reversed(protocol.__mro__) if cls is not Protocol for name in vars(cls))
+    public = (name for name in names if not name.startswith('_') or name == '__call__')
+    return [name for name in public if callable(getattr(protocol, name))]
 
 
 def _either(texts: Iterable[str]) -> str:

@@ -77,8 +77,8 @@ REFUSED = [
     (tuple[float, float], (1,), 'a tuple of 2'), (tuple[float, UnitInterval], (7, 7), 'a tuple of 2 whose entries are in [0, 1]'),
     (Mapping[str, float], [1], 'a dictionary'), (Mapping[str, NonNegative], {'x': -1}, "a dictionary whose entry 'x' is at least 0"),
     (Mapping[str, float], {1: 1.0}, 'a dictionary whose keys are each a string that is not empty'),
-    (Callable[[int], int], 3, 'a function'), (Moves, 3, 'a Moves'), (Moves, object(), 'a Moves, with move, speed'),
-    (Environment, Catch(), 'an Environment, with batch_size, is_pure, close, as_dm_env'),
+    (Callable[[int], int], 3, 'a function'), (Moves, 3, 'a Moves'), (Moves, object(), 'a Moves, with move'),
+    (Environment, Catch(), 'an Environment, with close, as_dm_env'),
     (Network, MLP(), 'a Network'), (Network, None, 'a Network'), (Torso, MLP, 'a Torso, not a class: write @MLP() with parentheses'),
 ]  # fmt: skip
 
