@@ -174,7 +174,7 @@ def _readable(message: str) -> str:
     message = re.sub(r" \(<class '[\w.]+'>\)", '', message)
     built = re.findall(r" In call to configurable '([\w.]+)'", message)
     message = re.sub(r" In call to configurable '[\w.]+'( in scope '[\w/]*')?", '', message)
-    if built and built[0] not in message:
+    if built and built[0] not in message and not re.match(r'[\w/]+\.\w+', message):
         message = f'{built[0]}: {message}'
     return message + _nearest_names(message)
 

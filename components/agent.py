@@ -14,6 +14,7 @@ from components.meta_parameters import MetaParameterSet, components_of, learnabl
 from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
 from components.objectives.base import merge_heads
+from components.optimisers import check_descends
 from components.policies import Policy, Softmax
 from components.types import CompositionError
 from components.update_rule import UpdateRule
@@ -63,7 +64,7 @@ class Agent:
             raise CompositionError(
                 'Agent.lifetime_length: environments on the host cannot begin anew inside the program'
             )
-        self.network_functions()
+        params = jax.eval_shape(self.network_functions().init, jax.random.key(0))
         if self.environment.batch_size % self.network.num_groups:
             raise CompositionError(
                 f'Network.num_groups ({self.network.num_groups}) must divide the {self.environment.batch_size} environments'
@@ -72,7 +73,8 @@ class Agent:
             monitor.check(self.environment)
         try:
             meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
-            self.meta_optimiser.check(self.update_rule, meta_params, self.num_lifetimes)
+            check_descends(self.update_rule.optimiser, params)
+            self.meta_optimiser.check(self.update_rule, params, meta_params, self.num_lifetimes)
             _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
         except ValueError as error:
             raise CompositionError(str(error)) from error

@@ -227,12 +227,13 @@ def _number_problem(value: Any, kind: type, interval: Interval | None) -> str | 
         is_number = value.result is Any or getattr(value.result, 'stands_for_number', value.result in (int, float))
         return None if is_number else 'an integer' if kind is int else 'a number'
     if getattr(value, 'stands_for_number', False):
-        return None
+        with jax.ensure_compile_time_eval():
+            value = float(value(0))  # What a schedule starts with.
     if isinstance(value, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
         return None
     if not _is_number(value) or (kind is int and not isinstance(value, numbers.Integral)):
         return 'an integer' if kind is int else 'a number'
-    if kind is float and isinstance(value, numbers.Integral) and abs(value) > MAX_INT:
+    if kind is float and isinstance(value, numbers.Integral) and abs(int(value)) > MAX_INT:
         return f'at most {MAX_INT:,} where it is written without a decimal point'
     interval = interval or (Interval(-MAX_INT, MAX_INT) if kind is int else Interval())
     return None if value in interval else interval.describe(value)

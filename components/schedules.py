@@ -1,14 +1,16 @@
 """Schedules: numbers of an update rule that change in the course of an agent's lifetime, as they were told to beforehand."""
 
-import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 import optax
 
+from components.component import component
 from components.types import Array
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Scheduled:
     """Stands in any numeric field of an update rule, and is replaced by its value before each update.
 
@@ -20,11 +22,17 @@ class Scheduled:
     schedule: optax.Schedule
     stands_for_number: ClassVar[bool] = True
 
+    def __post_init__(self):
+        try:
+            shape = jax.eval_shape(self, jax.ShapeDtypeStruct((), jnp.int32)).shape
+        except Exception as error:  # Of a function that is not ours, anything.
+            raise ValueError(
+                'Scheduled.schedule must be a function of JAX from a number of updates to a number, got '
+                f'{type(error).__name__}: {" ".join(str(error).split())[:100]}'
+            ) from error
+        if shape:
+            raise ValueError(f'Scheduled.schedule must return one number, got an array of shape {shape}')
+
     def __call__(self, age: Array | int) -> Array:
         """The value for an agent that has taken `age` updates."""
-        return self.schedule(age)
-
-
-def first_value(value: Any) -> Any:
-    """What a field holds for an agent that has taken no update, if it is scheduled; else the value itself."""
-    return value(0) if isinstance(value, Scheduled) else value
+        return jnp.asarray(self.schedule(age), jnp.result_type(float))

@@ -81,7 +81,7 @@ def test_a_new_agent_starts_its_schedule_anew():
 def test_a_schedule_is_checked_as_a_number_is():
     with pytest.raises(ValueError, match=r'LambdaReturn\.discount must be in \[0, 1\]'):
         LambdaReturn(discount=Scheduled(optax.linear_schedule(2.0, 0.5, 3)))
-    with pytest.raises(ValueError, match=r'Optimiser\.learning_rate must be positive'):
+    with pytest.raises(ValueError, match=r'Optimiser\.learning_rate must be in \(0, 1,000\]'):
         Optimiser(optax.identity(), Scheduled(optax.linear_schedule(0.0, 0.5, 3)))
 
 
@@ -100,3 +100,43 @@ def test_a_scheduled_field_is_no_meta_parameter():
 def test_the_outer_objective_is_neither_learned_nor_scheduled(returns, path):
     with pytest.raises(CompositionError, match=f'^{path}: .*belong to the update rule'):
         make_agent(meta_optimiser=meta_gradient(objective=ActorCritic(returns)))
+
+
+@pytest.mark.parametrize(
+    'schedule',
+    [
+        optax.constant_schedule(1e-3),
+        optax.linear_schedule(1e-3, 1e-4, 0),
+        lambda age: 1e-3,
+        lambda age: np.float64(1e-3),
+        lambda age: np.array(1e-3),
+        lambda age: age // 1_000 + 1,
+    ],
+    ids=['constant', 'linear_of_no_steps', 'float', 'numpy', 'array', 'integer'],
+)
+def test_a_schedule_may_return_any_kind_of_number(schedule):
+    scheduled = Scheduled(schedule)
+    assert scheduled(3).dtype == np.float32
+    rule = with_fields(update_rule(), {LEARNING_RATE: scheduled})
+    learner = Learner(make_agent(update_rule=rule, meta_optimiser=meta_gradient(num_inner_steps=2)))
+    rows = []
+    learner._logger.write = rows.append
+    learner.advance(1)
+    np.testing.assert_allclose(rows[0][f'scheduled/{LEARNING_RATE}'], [float(schedule(0))], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'message'),
+    [
+        (lambda age: None, 'must be a function of JAX'),
+        (lambda age: 'fast', 'must be a function of JAX'),
+        (lambda age: 1 / 0, 'got ZeroDivisionError: division by zero'),
+        (lambda age: 1.0 if age > 3 else 0.0, 'got TracerBoolConversionError'),
+        (lambda age: np.ones(1), r'one number, got an array of shape \(1,\)'),
+        (lambda: 1.0, 'got TypeError'),
+    ],
+)
+def test_a_schedule_that_gives_no_number_is_refused_in_one_line(schedule, message):
+    with pytest.raises(ValueError, match=f'Scheduled.schedule .*{message}') as error:
+        Scheduled(schedule)
+    assert '\n' not in str(error.value)

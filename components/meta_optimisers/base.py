@@ -8,7 +8,7 @@ from acme import specs
 
 from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop
-from components.types import Array, MetaParams, Metrics
+from components.types import Array, MetaParams, Metrics, Params
 from components.update_rule import UpdateRule
 
 
@@ -29,7 +29,7 @@ class LearnerState(NamedTuple):
 class MetaOptimiser(Protocol):
     """Trains meta-parameters while agents train.
 
-    meta_optimiser.check(update_rule, meta_params, num_lifetimes)
+    meta_optimiser.check(update_rule, params, meta_params, num_lifetimes)
     state = agents, meta_params, meta_optimiser.init(meta_params, agents)
     repeat: state, metrics = meta_optimiser.step(state, inner_loop)
     """
@@ -43,8 +43,8 @@ class MetaOptimiser(Protocol):
         """Network outputs that it reads, as an objective's `heads`."""
         ...
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
-        """Raises ValueError if it cannot train these meta-parameters through this update rule."""
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        """Raises ValueError if it cannot train these meta-parameters through this rule's updates of such weights."""
         ...
 
     def init(self, meta_params: MetaParams, agents: AgentState) -> Any:
@@ -109,8 +109,8 @@ class Fixed:
     def num_updates(self) -> int:
         return self.num_inner_steps
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
-        del update_rule, meta_params, num_lifetimes
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        del update_rule, params, meta_params, num_lifetimes
 
     def init(self, meta_params: MetaParams, agents: AgentState) -> Any:
         del meta_params, agents

@@ -20,9 +20,9 @@ from components.meta_optimisers.base import (
 from components.meta_optimisers.differentiation import Differentiation, Estimate, Lifetime, Mixed
 from components.meta_optimisers.regularisers import Regulariser, check_regularisers
 from components.objectives.base import Objective, masked_mean, merge_heads, weigh
-from components.optimisers import Optimiser
+from components.optimisers import Optimiser, check_complete, check_descends
 from components.policies import num_actions
-from components.types import Array, MetaParams, Metrics, OptState, Outputs, Trajectory
+from components.types import Array, MetaParams, Metrics, OptState, Outputs, Params, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -85,9 +85,11 @@ class Bootstrapped:
         matched = {self.policy_head: (num_actions(spec),)} | ({self.value_head: ()} if self.value_cost else {})
         return merge_heads({'the matching': matched, 'the objective': self.objective.heads(spec)})
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_meta_params(self, meta_params)
-        self.differentiation.check(update_rule, meta_params, num_lifetimes)
+        self.differentiation.check(update_rule, params, meta_params, num_lifetimes)
+        check_complete(self.optimiser, meta_params, 'Bootstrapped.optimiser')
+        check_descends(self.target_optimiser, params, 'Bootstrapped.target_optimiser: Optimiser.transform')
         check_regularisers(self.regularisers, update_rule)
 
     def init(self, meta_params: MetaParams, agents: AgentState) -> descent.MetaOptState:

@@ -71,7 +71,7 @@ class Estimate(NamedTuple):
 class Differentiation(Protocol):
     """A frozen dataclass that estimates the derivative of a `LifetimeLoss` with respect to meta-parameters."""
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         """Raises ValueError if it cannot be had for these."""
         ...
 
@@ -106,8 +106,8 @@ class Mixed:
 
     rematerialise: bool = False
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
-        check_differentiable(update_rule.optimiser)
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        check_differentiable(update_rule.optimiser, params)
 
     def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
         inner_loop = _in_mixed_mode(inner_loop)._replace(rematerialise=self.rematerialise)
@@ -125,8 +125,8 @@ class Reverse:
 
     rematerialise: bool = False
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
-        check_differentiable(update_rule.optimiser)
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        check_differentiable(update_rule.optimiser, params)
 
     def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
         inner_loop = inner_loop._replace(rematerialise=self.rematerialise)
@@ -140,8 +140,8 @@ class Truncated:
     The estimate of Xu et al. (2018), biased for more than one inner step. It does not save the time of a whole one.
     """
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
-        check_differentiable(update_rule.optimiser)
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        check_differentiable(update_rule.optimiser, params)
 
     def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
         whole = _in_mixed_mode(inner_loop)
@@ -164,8 +164,8 @@ MAX_FORWARD_SCALARS = 64
 class Forward:
     """Exact; one forward-mode pass for each scalar meta-parameter, all at once. Its memory does not grow with `K`."""
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
-        check_differentiable(update_rule.optimiser)
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        check_differentiable(update_rule.optimiser, params)
         for path, value in meta_params.items():
             if not isinstance(value, jax.Array):
                 raise ValueError(
@@ -209,7 +209,7 @@ class EvolutionStrategies:
 
     standard_deviation: Positive = 0.1
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         if num_lifetimes < 2:
             raise ValueError(
                 'EvolutionStrategies draws one direction for each lifetime, so that one lifetime says nothing of the '

@@ -22,6 +22,7 @@ from components.meta_optimisers.regularisers import Regulariser, check_regularis
 from components.meta_optimisers.step_weights import LastStep, StepWeights
 from components.meta_optimisers.validation import NextTrajectory, Validation
 from components.objectives.base import Objective, masked_mean
+from components.optimisers import check_complete
 from components.types import Array, MetaParams, Metrics, OptState, Params, Targets, Trajectory
 from components.update_rule import UpdateRule
 
@@ -85,9 +86,10 @@ class MetaGradient:
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return self.objective.heads(spec)
 
-    def check(self, update_rule: UpdateRule, meta_params: MetaParams, num_lifetimes: int) -> None:
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_meta_params(self, meta_params)
-        self.differentiation.check(update_rule, meta_params, num_lifetimes)
+        self.differentiation.check(update_rule, params, meta_params, num_lifetimes)
+        check_complete(self.optimiser, meta_params, 'MetaGradient.optimiser')
         check_regularisers(self.regularisers, update_rule)
 
     def init(self, meta_params: MetaParams, agents: AgentState) -> descent.MetaOptState:
