@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from components.actors import Actor
+from components.environments.base import named_failures
 from components.learner import Learner
 from components.meta_optimisers.base import over_axis
 from components.types import Array, Params
@@ -30,7 +31,7 @@ class Evaluator:
             raise ValueError(f'max_episode_length must be at least 1, got {max_episode_length}')
         self._learner, self._max_episode_length = learner, max_episode_length
         self._environment = learner.agent.environment
-        self._key = jax.random.fold_in(jax.random.key(seed), 0xE7A1)
+        self._key = jax.random.fold_in(jax.random.key(np.uint32(seed)), 0xE7A1)
         self._evaluate = jax.jit(self._all_agents)
 
     def evaluate(self, number: int) -> dict[str, np.ndarray]:
@@ -42,10 +43,11 @@ class Evaluator:
         Returns:
           Mean return and length of an episode, each an array `[S]`, for the `stochastic` and the `greedy` policy.
         """
-        states, row = self._evaluate(self._learner.state.agents.params, jax.random.fold_in(self._key, number))
-        for state in states:
-            self._environment.close(jax.device_get(state))
-        return jax.device_get(row)
+        with named_failures(self._environment):
+            states, row = self._evaluate(self._learner.state.agents.params, jax.random.fold_in(self._key, number))
+            for state in states:
+                self._environment.close(jax.device_get(state))
+            return jax.device_get(row)
 
     def _all_agents(self, params: Params, key: Array):
         row, states = {}, []

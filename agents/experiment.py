@@ -17,10 +17,10 @@ from agents.compilation_cache import DEFAULT, use_compilation_cache
 from agents.evaluation import Evaluator
 from components.agent import Agent
 from components.checkpoints import Checkpointer
-from components.component import Interval, PositiveInt, component
+from components.component import MAX_INT, Interval, PositiveInt, component
 from components.learner import Learner
 from components.loggers import Run, seed_means
-from components.types import CompositionError
+from components.types import CompositionError, EnvironmentFailedError
 
 LoggerFactory = Callable[[str, Run], acme_loggers.Logger]
 
@@ -79,6 +79,15 @@ class Experiment:
                 f'{self.agent.steps_per_meta_step} (inner steps x unroll length x environments x lifetimes)'
             )
 
+        if min(self.meta_steps_in(self.log_every), self.num_meta_steps) > MAX_INT:
+            raise CompositionError(
+                f'Experiment.log_every is {self.log_every:,} steps, more than {MAX_INT:,} meta-steps: write rows more often'
+            )
+        if self.seed > 2**32 - self.num_seeds:
+            raise CompositionError(
+                f'Experiment.seed must be in [0, {2**32 - self.num_seeds:,}] for {self.num_seeds} seeds, got {self.seed}'
+            )
+
     @property
     def num_meta_steps(self) -> int:
         """Meta-steps of the whole training."""
@@ -109,11 +118,13 @@ class Experiment:
           CompositionError: if a meta-parameter turns out to have no effect.
           DivergedError: if a loss or a weight is not finite; the checkpoints are from before.
           CheckpointError: if a checkpoint cannot be written, or the newest cannot be used.
+          EnvironmentFailedError: if an environment on the host has failed; there is a checkpoint of the last row.
         """
         use_compilation_cache(self.compilation_cache)
-        run = Run(pathlib.Path(workdir), config, self.num_meta_steps, started)
+        run = Run(pathlib.Path(workdir), config, self.num_meta_steps, started, self.seed, self.num_seeds)
         with contextlib.closing(_Training(self, run)) as training:
             training.resume(notify)
+            training.compile()
             stopping = False
             while training.num_meta_steps < self.num_meta_steps and not stopping:
                 stopping = training.take_log_period(should_stop)
@@ -134,6 +145,8 @@ class _Training:
     def __init__(self, experiment: Experiment, run: Run):
         self.num_meta_steps = 0
         self._experiment, self._score = experiment, math.nan
+        self._notify: Callable[[str], None] = print
+        self._saved = 0
         self._sinks = _Sinks(experiment.loggers, run)
         self._clock = _Clock(self._sinks.of('train'))
         self._counter = counting.Counter()
@@ -153,6 +166,7 @@ class _Training:
 
     def resume(self, notify: Callable[[str], None]) -> None:
         """Goes to the newest checkpoint, or to the beginning if there is none."""
+        self._notify = notify
         checkpoint = self._checkpointer and self._checkpointer.restore_newest(self._learner.save(), notify)
         if not checkpoint:
             self._sinks.restore(None)
@@ -161,16 +175,28 @@ class _Training:
         self._sinks.restore(checkpoint.notes['loggers'])
         self._clock.restore(checkpoint.notes['wall_time'], int(np.sum(self._counter.get_counts()['env_steps'])))
         self.num_meta_steps, self._score = checkpoint.step, checkpoint.notes['score']
+        self._saved = checkpoint.step
         in_all, is_pure = self._experiment.num_meta_steps, self._experiment.agent.environment.is_pure
         new_episodes = '' if is_pure else '; its environments live outside of checkpoints: new episodes'
         notify(f'goes on after {checkpoint.step:,} of {in_all:,} meta-updates{new_episodes}')
+
+    def compile(self) -> None:
+        """Compiles what trains, so that it counts in no row's speed."""
+        with self._clock.paused():
+            self._learner.compile()
 
     def take_log_period(self, should_stop: Callable[[], bool]) -> bool:
         """Trains up to the next row, then evaluates and saves what is due; returns whether it was asked to stop."""
         experiment, before = self._experiment, self.num_meta_steps
         period = experiment.meta_steps_in(experiment.log_every)
         done = min((before // period + 1) * period, experiment.num_meta_steps)
-        self._learner.advance(done - before)
+        kept = None if experiment.agent.environment.is_pure else self._learner.save()
+        try:
+            self._learner.advance(done - before)
+        except EnvironmentFailedError:
+            if self._checkpointer and kept and before > self._saved:
+                self._save(self._checkpointer, kept)  # The learner's own state is lost with the call that failed.
+            raise
         self.num_meta_steps = done
         over, stopping = done == experiment.num_meta_steps, should_stop()
 
@@ -198,9 +224,14 @@ class _Training:
         self._score = _mean(row['stochastic/episode_return'])
         self._sinks.of('eval').write({**self._counter.get_counts(), 'wall_time': self._clock.wall_time, **row})
 
-    def _save(self, checkpointer: Checkpointer) -> None:
+    def _save(self, checkpointer: Checkpointer, state: Any = None) -> None:
+        if checkpointer.make_directory():
+            self._notify(
+                'the folder of checkpoints was removed while training; it is made again, without the earlier ones'
+            )
         notes = {'loggers': self._sinks.save(), 'wall_time': self._clock.wall_time, 'score': self._score}
-        checkpointer.save(self.num_meta_steps, self._learner.save(), notes, self._score)
+        checkpointer.save(self.num_meta_steps, state or self._learner.save(), notes, self._score)
+        self._saved = self.num_meta_steps
 
 
 class _Sinks:

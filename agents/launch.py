@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import pathlib
+import re
 import signal
 import sys
 import traceback
@@ -11,10 +12,14 @@ from collections.abc import Callable, Sequence
 
 from agents import configuration, workdir
 from agents.experiment import Experiment
+from agents.outputs import is_lost, say, use_open_outputs
 from components.types import UserError
 
 FAILED = 2
 """Exit status of an error that does not say another."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""What asks a run to end: Ctrl-C, a terminal that closes, and what clusters send before they take a machine back."""
 
 MAX_LENGTH = 500
 """Characters that are shown of a message that was not written for users."""
@@ -34,17 +39,21 @@ def explained(command: Callable[[], int], show_traceback: bool = False) -> int:
       command: returns an exit status.
       show_traceback: whether to print where the error comes from before the line.
     """
+    use_open_outputs()
     try:
         return command()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and is_lost(sys.stdout):
+            return 0  # Nobody reads on.
         if show_traceback:
-            traceback.print_exc()
-        print(f'error: {_in_one_line(error)}', file=sys.stderr)
+            say(traceback.format_exc().rstrip(), sys.stderr)
+        say(f'error: {_in_one_line(error)}', sys.stderr)
         return error.exit_status if isinstance(error, UserError) else FAILED
 
 
 def _in_one_line(error: Exception) -> str:
-    message = ' '.join(str(error).split())
+    # gin adds where it was called to what a constructor says.
+    message = re.sub(r" In call to configurable '.*$", '', ' '.join(str(error).split()))
     if isinstance(error, UserError):
         return message
     if isinstance(error, OSError):
@@ -57,7 +66,7 @@ def _in_one_line(error: Exception) -> str:
 
 def notify(line: str) -> None:
     """Tells a person."""
-    print(f'note: {line}', file=sys.stderr, flush=True)
+    say(f'note: {line}', sys.stderr)
 
 
 def launch(
@@ -97,23 +106,27 @@ def launch(
             )
     for doubt in experiment.agent.doubts():
         notify(doubt)
-    with workdir.locked(directory):
+    with workdir.locked(directory, notify):
         workdir.write_configuration(directory)
         stop = _StopOnSignal()
         config = configuration.config_str()
         done = experiment.run(directory, config=config, started=started, should_stop=stop, notify=notify)
         workdir.write_configuration(directory)
     is_complete = done == experiment.num_meta_steps
-    print(f'{"results" if is_complete else "stopped; results so far"} are in {directory}')
+    say(f'{"results" if is_complete else "stopped; results so far"} are in {directory}', sys.stdout)
     return 0 if is_complete else 128 + stop.signal
 
 
 class _StopOnSignal:
-    """True once Ctrl-C was pressed or the process was asked to terminate; a second time it ends at once."""
+    """True once the process was asked to end, by Ctrl-C say; asked a second time it ends at once.
+
+    A signal that the process was started to ignore, as `nohup` does, stays ignored.
+    """
 
     def __init__(self):
         self.signal = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        for number in self._numbers:
             signal.signal(number, self._stop)
 
     def __call__(self) -> bool:
@@ -121,6 +134,7 @@ class _StopOnSignal:
 
     def _stop(self, signum, frame) -> None:
         self.signal = signum
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        print('stopping after this log period; once more to stop at once', file=sys.stderr, flush=True)
+        for number in self._numbers:
+            # Not Python's handler, which would wait for the compiled call that runs.
+            signal.signal(number, signal.SIG_DFL)
+        say('stopping after this log period; once more to stop at once', sys.stderr)

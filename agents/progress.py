@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import rich.console
 import rich.live
@@ -9,6 +11,7 @@ import rich.progress
 import rich.text
 from acme.utils import loggers
 
+from agents.outputs import lose, say
 from components.loggers import Row, Run, seed_means
 
 
@@ -32,16 +35,22 @@ class TerminalLogger(loggers.Logger):
         row = seed_means(data)
         if self._display is None:
             values = '  '.join(f'{name} {value:.4g}' for name, value in row.items() if '/' in name)
-            print(f'{self._label} at {row["env_steps"]:,.0f} steps  {values}', flush=True)
+            say(f'{self._label} at {row["env_steps"]:,.0f} steps  {values}', sys.stdout)
             return
         if self._is_first and self._run.started is not None:
-            print(f'first row {time.monotonic() - self._run.started:.1f} s after the command', flush=True)
+            say(f'first row {time.monotonic() - self._run.started:.1f} s after the command', sys.stdout)
         self._is_first = False
-        self._display.show(row)
+        self._show(lambda display: display.show(row))
 
     def close(self) -> None:
         if self._display is not None:
-            self._display.close()
+            self._show(lambda display: display.close())
+
+    def _show(self, what: Callable[[Any], None]) -> None:
+        try:
+            what(self._display)
+        except OSError:
+            lose(sys.stdout)  # Nobody looks any more; training goes on.
 
 
 class _Bar:
@@ -70,19 +79,14 @@ class _Lines:
     """Of anything else."""
 
     def __init__(self, run: Run):
-        self._total = run.num_meta_updates
-        self._first: tuple[float, float] | None = None  # Where this process began, which may not be the run's start.
-        print('compiling', flush=True)
+        self._total, self._num_seeds = run.num_meta_updates, run.num_seeds
+        say('compiling', sys.stdout)
 
     def show(self, row: dict[str, float]) -> None:
-        done, now = row['meta_updates'], time.monotonic()
-        first_done, first = self._first = self._first or (done, now)
-        speed = (done - first_done) / max(now - first, 1e-9) or done / row['wall_time']
-        left = (self._total - done) / speed
-        print(
-            f'{100 * done / self._total:3.0f}%  {_speed(row)}  {_meta_values(row)}  {left:.0f} s left',
-            flush=True,
-        )
+        done = row['meta_updates']
+        steps_left = row['env_steps'] / done * (self._total - done) * self._num_seeds
+        left = steps_left / row['steps_per_second']
+        say(f'{100 * done / self._total:3.0f}%  {_speed(row)}  {_meta_values(row)}  {left:.0f} s left', sys.stdout)
 
     def close(self) -> None:
         pass

@@ -1,11 +1,12 @@
 """A run's folder: who may write there, and what was asked for when it was made."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from agents import configuration
 from components.types import ConfigurationError
@@ -53,8 +54,12 @@ def _has_rows(table: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path) -> Iterator[None]:
+def locked(workdir: pathlib.Path, notify: Callable[[str], None] = print) -> Iterator[None]:
     """Makes the folder and holds it for this process; whatever ends the process lets it go.
+
+    Args:
+      workdir: the folder.
+      notify: is told in a line if the folder's file system has no locks.
 
     Raises:
       ConfigurationError: if another process holds it, or it cannot be written.
@@ -67,7 +72,16 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+                notify(
+                    f'{workdir} lies on a file system without locks: no other process may train there at the same time'
+                )
+                yield
+                return
+            if not isinstance(error, BlockingIOError):
+                raise
+
             file.seek(0)
             raise ConfigurationError(
                 f'another process ({file.read().strip()}) is training in {workdir}; wait for it, or choose another '

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from components.behaviours import Behaviour
-from components.component import PositiveInt, component
+from components.component import MAX_INT, PositiveInt, component
 from components.environments.base import Environment
 from components.meta_optimisers.base import Fixed, MetaOptimiser
 from components.meta_parameters import MetaParameterSet, components_of, learnable_paths, schedules_of
@@ -55,6 +55,11 @@ class Agent:
     monitors: Mapping[str, Monitor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        if self.steps_per_meta_step > MAX_INT:
+            raise CompositionError(
+                f'a meta-step is {self.steps_per_meta_step:,} environment steps (inner steps x unroll length x environments x '
+                f'lifetimes), more than the {MAX_INT:,} that can be counted: make one of them smaller'
+            )
         if self.lifetime_length is not None and self.lifetime_length < self.meta_optimiser.num_updates:
             raise CompositionError(
                 f'Agent.lifetime_length ({self.lifetime_length}) is shorter than one step of the meta-optimiser, '

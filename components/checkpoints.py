@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,16 +59,25 @@ class Checkpointer:
         # What orbax says there in many lines, of damaged files above all, we say in one.
         logging.getLogger('asyncio').setLevel(logging.CRITICAL)
         logging.getLogger('absl').setLevel(logging.CRITICAL)
-        self._args = ocp.args
+        self._ocp, self._args = ocp, ocp.args
         self._directory = pathlib.Path(directory).absolute()
+        self._max_to_keep, self._read_only = max_to_keep, read_only
         self._best: list[Any] | None = None  # Number and score; a list, as JSON has no tuples.
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-                preservation_policy=_NewestAndBest(max_to_keep, lambda: self._best[0] if self._best else None),
+        self._is_readable = read_only
+        with self._writing('the first one') if not read_only else self._reading(None):
+            self._open()
+
+    def _open(self) -> None:
+        if not self._read_only:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        self._run = _read_identity(self._directory)
+        self._manager = self._ocp.CheckpointManager(
+            _without_patterns(self._directory),
+            options=self._ocp.CheckpointManagerOptions(
+                create=not self._read_only,
+                cleanup_tmp_directories=not self._read_only,
+                read_only=self._read_only,
+                preservation_policy=_NewestAndBest(self._max_to_keep, lambda: self._best[0] if self._best else None),
             ),
         )
 
@@ -86,7 +96,11 @@ class Checkpointer:
         data = jax.device_get(_to_files(state))
         if not math.isnan(score) and (self._best is None or score > self._best[1]):
             self._best = [step, score]
+        self._run = self._run or os.urandom(8).hex()
+        _identity_file(self._directory).write_text(self._run)
         ours = {
+            'step': step,
+            'run': self._run,
             'structure': _structure(state),
             'arrays': _digest(data),
             'best': self._best,
@@ -97,6 +111,22 @@ class Checkpointer:
         with self._writing(step):
             if not self._manager.save(step, args=items):
                 raise CheckpointError(f'checkpoint {step} was not written: there is one as new in {self._directory}')
+        if not self._is_readable:
+            self._read_back(step)
+            self._is_readable = True
+
+    def make_directory(self) -> bool:
+        """Makes the folder again if it was removed; returns whether it was.
+
+        Raises:
+          CheckpointError: if it cannot be made.
+        """
+        if self._directory.is_dir():
+            return False
+        with self._writing('the next one'):
+            self._manager.close()
+            self._open()
+        return True
 
     def latest(self) -> int | None:
         """Number of the newest checkpoint, None if there is none."""
@@ -147,7 +177,7 @@ class Checkpointer:
         record = self._record(step)
         _check_structure(record['structure'], _structure(template), step)
         data = self._data(step, record, _to_files(template))
-        self._best = record['best']
+        self._best, self._run = record['best'], record.get('run', self._run)
         return Checkpoint(step, jax.tree.map(_from_file, template, data), record['notes'])
 
     def read(self, step: int | None = None) -> Any:
@@ -222,16 +252,28 @@ class Checkpointer:
     def _data(self, step: int, record: Mapping[str, Any], template: Any = None) -> Any:
         with self._reading(step):
             args = self._args.Composite(state=self._args.StandardRestore(template))
-            data = self._manager.restore(step, args=args)['state']
-            if _digest(jax.device_get(data)) != record['arrays']:
+            # As NumPy's, so that a program that was compiled for a new state serves a restored one: JAX tells arrays that are
+            # bound to a device from those that are not.
+            data = jax.device_get(self._manager.restore(step, args=args)['state'])
+            if _digest(data) != record['arrays']:
                 raise ValueError('what was read is not what was written')
         return data
+
+    def _read_back(self, step: int) -> None:
+        """Reads the first checkpoint that this process has written: a folder that cannot be read is told before training goes on."""
+        self.wait()
+        try:
+            self._data(step, self._record(step))
+        except DamagedCheckpointError as error:
+            raise CheckpointError(
+                f'checkpoint {step} was written to {self._directory} but cannot be read back: {error}; choose another folder'
+            ) from error
 
     def _record(self, step: int) -> dict[str, Any]:
         with self._reading(step):
             args = self._args.Composite(record=self._args.JsonRestore())
             record = self._manager.restore(step, args=args)['record']
-            written, ours = int(record['format']), record['record']
+            written, ours = int(record['format']), dict(record['record'])
         if written > FORMAT:
             raise CheckpointError(
                 f'checkpoint {step} in {self._directory} is of format {written}, and this software reads formats up to '
@@ -239,13 +281,19 @@ class Checkpointer:
             )
         if _digest_of_json(ours) != record['digest']:
             raise DamagedCheckpointError(f'checkpoint {step} in {self._directory} is damaged: its record was changed')
+        for name, ours_is, what in (('step', step, 'number'), ('run', self._run, 'run')):
+            if ours.get(name, ours_is) != ours_is:
+                raise DamagedCheckpointError(
+                    f'checkpoint {step} in {self._directory} is damaged: it was written as that of {what} {ours[name]}, not {ours_is}'
+                )
         return ours
 
     def _writing(self, step: int | str):
         return _one_line_errors(CheckpointError, f'checkpoint {step} could not be written to {self._directory}')
 
-    def _reading(self, step: int):
-        return _one_line_errors(DamagedCheckpointError, f'checkpoint {step} in {self._directory} is damaged')
+    def _reading(self, step: int | None):
+        which = 'the folder of checkpoints' if step is None else f'checkpoint {step} in'
+        return _one_line_errors(DamagedCheckpointError, f'{which} {self._directory} is damaged')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,6 +307,30 @@ class _NewestAndBest:
         del context
         newest = {checkpoint.step for checkpoint in checkpoints[-self.num_newest :]}
         return [checkpoint.step in newest | {self.best()} for checkpoint in checkpoints]
+
+
+def _without_patterns(directory: pathlib.Path) -> pathlib.Path:
+    """A path to a folder without characters that orbax would take for a pattern of names, `[` and `]` say.
+
+    It goes through a descriptor of the folder, which this process keeps open.
+    """
+    if re.fullmatch(r'[\w/.,=+@%: -]*', str(directory), re.ASCII):
+        return directory
+    return pathlib.Path('/proc/self/fd', str(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)))
+
+
+def _identity_file(directory: pathlib.Path) -> pathlib.Path:
+    """File beside a folder of checkpoints that tells one run's from another's; one that is removed is made again."""
+    return directory.with_name(f'.{directory.name}_id')
+
+
+def _read_identity(directory: pathlib.Path) -> str | None:
+    """Random name of the run that writes to a folder, which each of its checkpoints holds; None if there is none."""
+    try:
+        text = _identity_file(directory).read_text(encoding='ascii')
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if re.fullmatch(r'[0-9a-f]{16}', text) else None
 
 
 @contextlib.contextmanager

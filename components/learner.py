@@ -11,7 +11,7 @@ from acme.utils import counting, loggers
 
 from components.actors import Actor
 from components.agent import Agent
-from components.environments.base import choose
+from components.environments.base import choose, named_failures
 from components.inner_loop import AgentState, make_inner_loop
 from components.meta_optimisers.base import LearnerState, over_axis
 from components.meta_parameters import describe_paths, learnable_paths
@@ -38,7 +38,7 @@ class Learner(acme_core.Learner):
       check_finite: whether to stop when a loss or a weight is infinite or not a number.
 
     Raises:
-      ValueError: if `num_seeds` or `num_meta_steps` < 1.
+      ValueError: if `num_seeds` or `num_meta_steps` < 1, or a seed is not a number of 32 bits.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class Learner(acme_core.Learner):
     ):
         if num_seeds < 1 or num_meta_steps < 1:
             raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
+        if not 0 <= seed <= 2**32 - num_seeds:
+            raise ValueError(f'seed must be in [0, {2**32 - num_seeds:,}] for {num_seeds} seeds, got {seed}')
         self.agent, self.num_seeds = agent, num_seeds
         self.network = agent.network_functions()
         self.actor = Actor(agent.environment, self.network, agent.policy)
@@ -71,24 +73,31 @@ class Learner(acme_core.Learner):
         steps = np.zeros(num_seeds, np.int64)  # So that what is saved has the same structure from the start.
         self._counter.increment(env_steps=steps, validation_env_steps=steps, learner_updates=0, meta_updates=0)
         self._logger = logger or loggers.NoOpLogger()
-        keys = jax.vmap(jax.random.key)(seed + jnp.arange(num_seeds))
-        self.state: LearnerState = jax.jit(over_axis(self.init_state, num_seeds))(keys)
+        keys = jax.vmap(jax.random.key)(np.arange(seed, seed + num_seeds, dtype=np.uint32))
+        with named_failures(agent.environment):
+            self.state: LearnerState = jax.block_until_ready(jax.jit(over_axis(self.init_state, num_seeds))(keys))
         self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
         self._check_finite, self._checked = check_finite, False
 
     def step(self):
         self.advance(self._num_meta_steps)
 
+    def compile(self) -> None:
+        """Compiles the program of `advance` and takes no step."""
+        self.state, *_ = self._compiled_steps(self.state, 0)
+
     def advance(self, num_meta_steps: int) -> None:
         """Takes `num_meta_steps` meta-steps with the same compiled program, whatever their number.
 
         Raises:
-          CompositionError: the first time, if a meta-gradient was zero throughout, so that nothing leads from that
-            field to the outer loss, or not finite.
-          DivergedError: if a loss or a weight is not finite; the row that shows it was logged.
+            CompositionError: the first time, if a meta-gradient was zero throughout, so that nothing leads from that
+              field to the outer loss, or not finite.
+            DivergedError: if a loss or a weight is not finite; the row that shows it was logged.
+        EnvironmentFailedError: if an environment on the host has failed; the state is lost then.
         """
-        self.state, metrics, meta_values, finite = self._compiled_steps(self.state, num_meta_steps)
-        metrics, meta_values, finite = jax.device_get((metrics, meta_values, finite))
+        with named_failures(self.agent.environment):
+            self.state, metrics, meta_values, finite = self._compiled_steps(self.state, num_meta_steps)
+            metrics, meta_values, finite = jax.device_get((metrics, meta_values, finite))
         row = self._row(metrics, meta_values, num_meta_steps)
         if not self._checked:
             self._check_meta_gradients(row)
@@ -118,8 +127,9 @@ class Learner(acme_core.Learner):
         """Goes on from what `save` returned; where environments live outside of it, with new episodes."""
         before, self.state = self.state, _copy(state['state'])
         if not self.agent.environment.is_pure:
-            self.agent.environment.close(jax.device_get(before.agents.actor_state.environment))
-            self.state = self._with_new_episodes(self.state)
+            with named_failures(self.agent.environment):
+                self.agent.environment.close(jax.device_get(before.agents.actor_state.environment))
+                self.state = jax.block_until_ready(self._with_new_episodes(self.state))
         self._counter.restore({'counts': dict(state['counts']), 'cache': {}})
 
     def init_state(self, key: Array) -> LearnerState:
@@ -175,12 +185,12 @@ class Learner(acme_core.Learner):
         all weights are finite; the last three `[S]`.
         """
         meta_step = jax.jit(over_axis(self.meta_step, self.num_seeds))  # So that it is traced once, not twice.
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(meta_step, state)[1])
+        zeros = jax.tree.map(_no_total, jax.eval_shape(meta_step, state)[1])
 
         def body(_, carry):
             state, totals = carry
             state, metrics = meta_step(state)
-            return state, jax.tree.map(jnp.add, totals, metrics)
+            return state, jax.tree.map(_add_to_total, totals, metrics)
 
         state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
         metrics = totals._replace(logs=jax.tree.map(lambda x: x / num_meta_steps, totals.logs))
@@ -189,17 +199,18 @@ class Learner(acme_core.Learner):
 
     def _row(self, metrics: Metrics, meta_values: dict[str, Any], num_meta_steps: int) -> dict[str, Any]:
         episodes = metrics.episodes
+        num_episodes, length_sum = _count(episodes.num_episodes), _count(episodes.length_sum)
         counts = self._counter.increment(
-            env_steps=episodes.num_steps.astype(np.int64),
-            validation_env_steps=metrics.num_validation_steps.astype(np.int64),
+            env_steps=_count(episodes.num_steps),
+            validation_env_steps=_count(metrics.num_validation_steps),
             learner_updates=num_meta_steps * self.agent.meta_optimiser.num_updates,
             meta_updates=num_meta_steps,
         )
-        num_episodes = np.where(episodes.num_episodes > 0, episodes.num_episodes, np.nan)
+        num_episodes = np.where(num_episodes > 0, num_episodes, np.nan)
         return {
             **counts,
             'episode_return': episodes.return_sum / num_episodes,
-            'episode_length': episodes.length_sum / num_episodes,
+            'episode_length': length_sum / num_episodes,
             **metrics.logs,
             **self._signal_to_noise_over_seeds(metrics.logs),
             **{f'meta/{path}': value for path, value in meta_values.items() if np.ndim(value) == 1},
@@ -230,6 +241,24 @@ class Learner(acme_core.Learner):
                 f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '
                 f'outer loss; {describe_paths(learnable_paths(self.agent.update_rule))}'
             )
+
+
+def _no_total(x: jax.ShapeDtypeStruct) -> Array:
+    """What `_add_to_total` starts from: zero, for an integer in two words."""
+    return jnp.zeros((*x.shape, 2), jnp.uint32) if jnp.issubdtype(x.dtype, jnp.integer) else jnp.zeros(x.shape, x.dtype)
+
+
+def _add_to_total(total: Array, x: Array) -> Array:
+    """Adds a number; integers, which are not negative, exactly, as words of 32 bits `[..., 2]`, the low one first."""
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        return total + x
+    low = total[..., 0] + x.astype(jnp.uint32)
+    return jnp.stack([low, total[..., 1] + (low < total[..., 0])], -1)
+
+
+def _count(words: Any) -> np.ndarray:
+    """The integers that words stand for, int64."""
+    return words[..., 0].astype(np.int64) + (words[..., 1].astype(np.int64) << 32)
 
 
 @jax.jit

@@ -21,7 +21,15 @@ import numpy as np
 from acme import core as acme_core
 from acme.utils import loggers
 
+from components.types import UserError
+
 Row = Mapping[str, Any]
+
+_WAY_OUT = 'put the file back, or start another run in another folder'
+
+
+class LogError(UserError, ValueError):
+    """A file that rows were written to is not as it was left; the message says which and how."""
 
 
 class Run(NamedTuple):
@@ -32,12 +40,16 @@ class Run(NamedTuple):
       config: what was asked for, as the text of a gin file.
       num_meta_updates: of the whole training.
       started: when the command was given, in seconds of `time.monotonic`; None if that is not known.
+      seed: of the first replica; the others have the seeds that follow.
+      num_seeds: replicas.
     """
 
     directory: pathlib.Path
     config: str = ''
     num_meta_updates: int = 0
     started: float | None = None
+    seed: int = 0
+    num_seeds: int = 1
 
 
 class CSVLogger(loggers.Logger, acme_core.Saveable):
@@ -52,12 +64,12 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
     """
 
     def __init__(self, label: str, run: Run):
-        self._path = run.directory / f'{label}.csv'
+        self._path, self._seed = run.directory / f'{label}.csv', run.seed
         self._columns, rows = self._read()
         self._num_rows = len(rows)
 
     def write(self, data: Row) -> None:
-        rows = [{name: _cell(value) for name, value in row.items()} for row in per_seed(data)]
+        rows = [{name: _cell(value) for name, value in row.items()} for row in per_seed(data, self._seed)]
         new = [column for column in ('seed', *data) if column not in self._columns]
         if new:
             self._columns += new
@@ -74,7 +86,7 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
         """Takes back what was written after a position.
 
         Raises:
-          ValueError: if there is less than that in the file.
+          LogError: if there is less than that in the file, or it is no table.
         """
         if position is None:
             self._path.unlink(missing_ok=True)
@@ -82,9 +94,9 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
             return
         columns, rows = self._read()
         if len(rows) < position['rows']:
-            raise ValueError(
-                f'{self._path} has {len(rows)} of the {position["rows"]} rows that the checkpoint goes on from: put the '
-                'file back, or start another run in another folder'
+            raise LogError(
+                f'{self._path} has {len(rows)} of the {position["rows"]} rows that the checkpoint goes on from: '
+                f'{_WAY_OUT}'
             )
         self._columns, self._num_rows = columns, position['rows']
         if columns:
@@ -96,9 +108,17 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         if not self._path.exists():
             return [], []
-        with self._path.open(newline='') as file:
-            reader = csv.DictReader(file)
-            return list(reader.fieldnames or []), list(reader)
+        try:
+            with self._path.open(newline='', encoding='utf-8') as file:
+                reader = csv.DictReader(file, strict=True)
+                columns, rows = list(reader.fieldnames or []), list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise LogError(
+                f'{self._path} is not a table that this software has written: {error}; {_WAY_OUT}'
+            ) from error
+        if any(None in row for row in rows):
+            raise LogError(f'{self._path} has lines that are longer than its header: {_WAY_OUT}')
+        return columns, rows
 
     def _write_anew(self, rows: list[dict[str, Any]]) -> None:
         # Written beside it and moved over it, so that a crash leaves one complete file or the other.
@@ -201,11 +221,11 @@ class WandbLogger(loggers.Logger):
         self._run.finish()
 
 
-def per_seed(data: Row) -> list[dict[str, Any]]:
-    """A row with arrays `[S]` as `S` rows of numbers, each with its `seed` (0 to S-1) in front."""
+def per_seed(data: Row, first: int = 0) -> list[dict[str, Any]]:
+    """A row with arrays `[S]` as `S` rows of numbers, each with its `seed` in front, counted from that of the first replica."""
     num_seeds = max((len(value) for value in data.values() if np.ndim(value)), default=1)
     return [
-        {'seed': i, **{name: value[i] if np.ndim(value) else value for name, value in data.items()}}
+        {'seed': first + i, **{name: value[i] if np.ndim(value) else value for name, value in data.items()}}
         for i in range(num_seeds)
     ]
 

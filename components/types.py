@@ -51,7 +51,7 @@ class EpisodeTotals(NamedTuple):
     """Sums over the episodes that ended during an unroll; divide by `num_episodes` for means.
 
     Attributes:
-      num_steps: environment steps taken, transitions with mask 0 left out. int32 scalar.
+      num_steps: environment steps taken, transitions with mask 0 left out. int32 scalar; of a meta-step fewer than 2^31.
       num_episodes: episodes that ended. int32 scalar.
       return_sum: undiscounted returns of those episodes, added up. Scalar.
       length_sum: their lengths in environment steps, added up. int32 scalar.
@@ -83,16 +83,20 @@ class UserError(Exception):
     exit_status = 2
 
 
-class FieldError(UserError, ValueError):
-    """A field, or an argument, has a value that it does not take."""
-
-
 class ConfigurationError(UserError, ValueError):
     """A configuration cannot be read or built; the message names the file or the field, its value and the way out."""
 
 
 class CompositionError(UserError, ValueError):
     """The parts of an agent do not fit together; the message says which, and what would."""
+
+
+class FieldError(CompositionError):
+    """A field, or an argument, has a value that it does not take."""
+
+
+class EnvironmentFailedError(UserError, RuntimeError):
+    """An environment on the host has raised an error, or returned what does not fit its specs; the message says which, and when."""
 
 
 class DivergedError(UserError, ArithmeticError):

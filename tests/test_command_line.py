@@ -57,7 +57,7 @@ def test_a_run_from_another_directory_leaves_all_its_files(tmp_path):
         'seed', 'env_steps', 'learner_updates', 'meta_updates', 'wall_time', 'steps_per_second'
     ]  # fmt: skip
     # 50 meta-steps of 4 x 10 steps, in log periods of 12: five rows for each of two seeds.
-    assert [(row['seed'], row['env_steps']) for row in train[-2:]] == [('0', '2000'), ('1', '2000')]
+    assert [(row['seed'], row['env_steps']) for row in train[-2:]] == [('3', '2000'), ('4', '2000')]
     assert len(train) == 2 * 5
     assert all(None not in row and row['meta_gradient/objective.returns.discount'] for row in train)
     assert [row['meta_updates'] for row in rows(workdir / 'eval.csv')] == ['36', '36', '50', '50']

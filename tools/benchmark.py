@@ -41,6 +41,7 @@ from gymnax.environments.classic_control.cartpole import CartPole
 
 from agents import configuration
 from agents.experiment import Experiment
+from agents.launch import argument_parser, explained, notify
 from components.agent import Agent
 from components.environments.adapters import GymnaxEnvironment
 from components.environments.base import Batch
@@ -56,10 +57,25 @@ Row = dict[str, Any]
 VARIANT = 'gin/snake/actor_critic.gin'
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    benchmarks: dict[str, Callable[[int], list[Row]]] = {
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      arguments: those of the command line if None.
+
+    Returns:
+      The exit status.
+    """
+    parser = argument_parser(__doc__)
+    parser.add_argument('--rounds', type=int, default=15, help='samples of each side')
+    parser.add_argument('--only', nargs='+', choices=_benchmarks(), default=list(_benchmarks()))
+    parser.add_argument('--out', type=pathlib.Path, help='CSV file to write the table to')
+    args = parser.parse_args(arguments)
+    return explained(lambda: _run(args), args.traceback)
+
+
+def _benchmarks() -> dict[str, Callable[[int], list[Row]]]:
+    return {
         'composition': composition,
         'recurrent': recurrent,
         'convolution': convolution,
@@ -69,13 +85,13 @@ def main(arguments: list[str] | None = None) -> None:
         'start': start,
         'learned_return': learned_return,
     }
-    parser.add_argument('--rounds', type=int, default=15, help='samples of each side')
-    parser.add_argument('--only', nargs='+', choices=benchmarks, default=list(benchmarks))
-    parser.add_argument('--out', type=pathlib.Path, help='CSV file to write the table to')
-    args = parser.parse_args(arguments)
+
+
+def _run(args: argparse.Namespace) -> int:
     rows = []
-    for name in args.only:
-        for row in benchmarks[name](args.rounds):
+    for i, name in enumerate(args.only, 1):
+        notify(f'{name}, {i} of {len(args.only)}: compiling, then {args.rounds} rounds')
+        for row in _benchmarks()[name](args.rounds):
             rows.append({**row, 'device': jax.devices()[0].device_kind})
             print(', '.join(f'{name} {value}' for name, value in row.items()), flush=True)
     if args.out:
@@ -83,6 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
             writer.writeheader()
             writer.writerows(rows)
+    return 0
 
 
 def composition(rounds: int, num_updates: int = 20) -> list[Row]:
@@ -365,4 +382,4 @@ def _seconds_to_first_update(variant: str, cache: str) -> float:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -23,6 +23,7 @@ import numpy as np
 
 from agents import configuration
 from agents.experiment import CHECKPOINTS, Experiment
+from agents.launch import argument_parser, explained
 from components.checkpoints import Checkpointer
 from components.learner import Learner
 
@@ -39,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
+    return explained(lambda: _check(args), args.traceback)
+
+
+def _check(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         once, killed = pathlib.Path(folder, 'once'), pathlib.Path(folder, 'killed')
         if subprocess.run(_command(args, once), check=False).returncode:
@@ -60,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument('--gin_file', required=True, metavar='FILE')
     parser.add_argument('--gin_bindings', action='append', default=[], metavar='LINE', help='repeatable')
     parser.add_argument('--kills', type=int, default=20)

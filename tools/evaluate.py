@@ -34,7 +34,7 @@ from agents import configuration, workdir
 from agents.configuration import ConfigurationError
 from agents.episodes import Episode, SeedVariables, TimeLimit, play
 from agents.experiment import Experiment
-from agents.launch import explained, launch
+from agents.launch import argument_parser, explained, launch, notify
 from agents.runs import BEST, RestoredRun, find_checkpoint, restore_learner
 from components.actors import HostActor
 from components.environments.base import Animator, animator_of
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _command(args))
+    return explained(lambda: _command(args), args.traceback)
 
 
 def _command(args: argparse.Namespace) -> int:
@@ -63,7 +63,7 @@ def _command(args: argparse.Namespace) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument('--workdir', type=pathlib.Path, required=True, help='a run with checkpoints')
     parser.add_argument('--checkpoint', metavar='N', help='meta-updates, or best; default: the newest')
     parser.add_argument(
@@ -128,6 +128,7 @@ def _files(args: argparse.Namespace) -> tuple[list[str | pathlib.Path], list[str
 
 def _evaluate(args: argparse.Namespace) -> int:
     args.seed = args.seed or 0
+    notify(f'reading a checkpoint of {args.workdir}')
     run = restore_learner(args.workdir, args.checkpoint)
     configuration.load(*_files(args))
     configuration.check_effects(Experiment)
@@ -179,6 +180,7 @@ def _play(run: RestoredRun, environment: dm_env.Environment, args: argparse.Name
         variables.seed = seed
         for name, actor in actors.items():
             actor.update()
+            notify(f'playing {args.episodes} episodes of seed {seed}, {name} policy')
             summary = _summary(play(environment, actor, args.episodes))
             rows.append({'checkpoint': run.checkpoint, 'seed': seed, 'policy': name, **summary})
     return rows

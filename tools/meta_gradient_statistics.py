@@ -31,7 +31,7 @@ import rich.table
 
 from agents import configuration
 from agents.experiment import Experiment
-from agents.launch import explained
+from agents.launch import argument_parser, explained
 from agents.runs import restore_learner
 from components import statistics
 from components.learner import Learner
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _study(args))
+    return explained(lambda: _study(args), args.traceback)
 
 
 def _study(args: argparse.Namespace) -> int:
@@ -89,7 +89,7 @@ def _study(args: argparse.Namespace) -> int:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument('--gin_file', action='append', metavar='FILE', help='a variant; default: that of the run')
     parser.add_argument('--gin_bindings', action='append', default=[], metavar='LINE', help='repeatable')
     parser.add_argument('--workdir', type=pathlib.Path, help='a run with checkpoints; default: a new agent')

@@ -18,9 +18,10 @@ its lifetime: the task it drew, a clock. `Environment.reset` starts a lifetime, 
 the same one; an episode that ends never does.
 """
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import dm_env
@@ -247,6 +248,18 @@ def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
     return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
 
 
+@contextlib.contextmanager
+def named_failures(environment: Environment) -> Iterator[None]:
+    """Turns an error of the program that an environment on the host has caused into that environment's own."""
+    try:
+        yield
+    except Exception as error:
+        failure = getattr(environment, 'failure', None)
+        if failure is None or failure is error:
+            raise
+        raise failure from error
+
+
 def animator_of(environment: Any) -> Animator:
     """What draws an environment's episodes, if it is `Drawable`.
 
@@ -256,12 +269,6 @@ def animator_of(environment: Any) -> Animator:
     if not hasattr(environment, 'animator'):
         raise ValueError(f'{type(environment).__name__} has no method `animator`')
     return environment.animator()
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Raises ValueError if a batch would be empty."""
-    if batch_size < 1:
-        raise ValueError(f'batch_size must be at least 1, got {batch_size}')
 
 
 def make_timestep(observation: Any, reward=0, discount=1, *, first=False, last=False) -> dm_env.TimeStep:

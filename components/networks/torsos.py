@@ -178,7 +178,7 @@ def as_floating_array(observation: Any) -> Array:
         shapes = jax.tree.map(lambda leaf: leaf.shape[1:], observation)
         raise ValueError(f'the torso takes one array, but the observation is {shapes}; choose one in the environment')
     (x,) = leaves
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    return x.astype(jnp.result_type(float))
 
 
 def _linear_layers(x: Array, sizes: Sequence[int]) -> Array:

@@ -1,0 +1,47 @@
+"""Standard output and standard error, which a process that trains can lose at any time: what counts are its files."""
+
+import os
+import sys
+from typing import Any, TextIO
+
+
+def use_open_outputs() -> None:
+    """Puts the null device in the place of outputs that were closed before the process started."""
+    for name, descriptor in (('stdout', 1), ('stderr', 2)):
+        if getattr(sys, name) is None:
+            _discard(descriptor)
+            setattr(sys, name, os.fdopen(descriptor, 'w', closefd=False))
+
+
+def say(line: str, to: TextIO) -> None:
+    """Prints a line; an output that nobody reads any more, or that is full, is discarded from then on."""
+    try:
+        print(line, file=to, flush=True)
+    except (OSError, ValueError):  # Of a stream that was closed, ValueError.
+        lose(to)
+
+
+def lose(stream: Any) -> None:
+    """Discards what is printed to a stream from now on, and what it still holds."""
+    try:
+        _discard(stream.fileno())
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # It has no descriptor, or is closed.
+
+
+def is_lost(stream: Any) -> bool:
+    """Whether nobody reads a stream any more; if so, what it still holds is discarded."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        lose(stream)
+        return True
+    return False
+
+
+def _discard(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
