@@ -5,14 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
+from acme import specs
 
 from components.behaviours import Behaviour
 from components.component import MAX_INT, PositiveInt, component
-from components.environments.base import Environment
+from components.environments.base import Environment, entries_of
 from components.meta_optimisers.base import Fixed, MetaOptimiser
 from components.meta_parameters import MetaParameterSet, components_of, learnable_paths, schedules_of
 from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
+from components.networks.torsos import MLP, Convolutional, Joined
 from components.objectives.base import merge_heads
 from components.optimisers import check_descends
 from components.policies import Policy, Softmax
@@ -92,6 +95,31 @@ class Agent:
 
     def doubts(self) -> list[str]:
         """What fits together, but is probably not meant; a line each."""
+        return [*self._integers_as_numbers(), *self._off_policy_doubts()]
+
+    def _integers_as_numbers(self) -> list[str]:
+        """Observed integers that a torso reads as quantities, though they are probably names. Of 8 bits, they are pixels."""
+        observations = self.environment.spec().observations
+        entries = {path: spec for path, spec in entries_of(observations).items() if isinstance(spec, specs.Array)}
+        torsos = {'': self.network.torso, **getattr(self.network.torso, 'torsos', {})}
+        doubts = []
+        for path, spec in (entries or {'': observations}).items():
+            torso = torsos.get(path, self.network.torso)
+            if (
+                np.issubdtype(spec.dtype, np.integer)
+                and spec.dtype != np.uint8
+                and isinstance(torso, MLP | Convolutional | Joined)
+            ):
+                num_values = (
+                    int(spec.maximum) + 1 if isinstance(spec, specs.BoundedArray) and spec.shape == () else '...'
+                )
+                doubts.append(
+                    f'the observation{f" {path}" if path else ""} is an integer ({spec.dtype} {list(spec.shape)}), which '
+                    f'{type(torso).__name__} reads as a number: if it is a name, bind torsos.OneHot with num_values = {num_values} for it'
+                )
+        return doubts
+
+    def _off_policy_doubts(self) -> list[str]:
         if self.behaviour.is_on_policy:
             return []
         return [

@@ -143,11 +143,18 @@ class Batch:
     environment: SingleEnvironment
     batch_size: PositiveInt
 
+    def __post_init__(self):
+        self.spec()  # Outside of any trace, and once: an environment may look at concrete values for it.
+
     @property
     def is_pure(self) -> bool:
         return True
 
     def spec(self) -> specs.EnvironmentSpec:
+        return self._spec
+
+    @functools.cached_property
+    def _spec(self) -> specs.EnvironmentSpec:
         return self.environment.spec()
 
     def reset(self, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
@@ -246,6 +253,30 @@ def restart(environment: SingleEnvironment, state: Any, key: Array) -> tuple[Any
 def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
     """Leaves `[B, ...]` of one tree or the other, by a condition `[B]`."""
     return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
+
+
+def entries_of(observation: Any) -> dict[str, Any]:
+    """Entries of an observation of any structure, nested ones too, by paths such as `agent_position/row`; inner nodes among them."""
+    entries: dict[str, Any] = {}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(observation, is_leaf=lambda x: x is not observation)
+    for path, child in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        if not name:
+            return {}  # One array.
+        entries |= {name: child, **{f'{name}/{inner}': entry for inner, entry in entries_of(child).items()}}
+    return entries
+
+
+def entry_at(observation: Any, path: str, name: str) -> Any:
+    """The entry of an observation at a path.
+
+    Raises:
+      ValueError: if there is none; `name` says whose path it is.
+    """
+    entries = entries_of(observation)
+    if path not in entries:
+        raise ValueError(f'{name}: no entry {path!r}, there are {", ".join(entries) or "none"}')
+    return entries[path]
 
 
 @contextlib.contextmanager

@@ -6,12 +6,14 @@ A torso is a description. Called inside a haiku transform it makes its modules; 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from components.component import PositiveInt, component
+from components.environments.base import entries_of
 from components.types import Array
 
 
@@ -27,7 +29,7 @@ class Torso(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class MLP:
     """Flattens the observation, then linear layers with a ReLU after each.
 
@@ -35,14 +37,14 @@ class MLP:
       hidden_sizes: units per layer.
     """
 
-    hidden_sizes: Sequence[int] = (64, 64)
+    hidden_sizes: Sequence[PositiveInt] = (64, 64)
 
     def __call__(self, observation: Any) -> Array:
         x = as_floating_array(observation)
         return _linear_layers(x.reshape(x.shape[0], -1), self.hidden_sizes)
 
 
-@dataclasses.dataclass(frozen=True)
+@component
 class Convolutional:
     """2-D convolutions with a ReLU after each, flattened, then linear layers with a ReLU after each.
 
@@ -59,11 +61,11 @@ class Convolutional:
       ValueError: if the first three differ in length; when called, if the observation is not `[N, H, W, C]`.
     """
 
-    channels: Sequence[int] = (32, 32)
-    kernel_sizes: Sequence[int] = (3, 3)
-    strides: Sequence[int] = (1, 1)
-    hidden_sizes: Sequence[int] = (64,)
-    padding: str = 'SAME'
+    channels: Sequence[PositiveInt] = (32, 32)
+    kernel_sizes: Sequence[PositiveInt] = (3, 3)
+    strides: Sequence[PositiveInt] = (1, 1)
+    hidden_sizes: Sequence[PositiveInt] = (64,)
+    padding: Literal['SAME', 'VALID'] = 'SAME'
     as_patches: bool | None = None
 
     def __post_init__(self):
@@ -84,29 +86,49 @@ class Convolutional:
         return _linear_layers(x.reshape(x.shape[0], -1), self.hidden_sizes)
 
 
-@dataclasses.dataclass(frozen=True)
-class Joined:
-    """Features of several entries of an observation side by side, in the order of their names.
+@component
+class OneHot:
+    """Integers as one-hot vectors side by side: of the number of a cell, say, which means nothing as a number.
 
     Args:
-      torsos: by the entry that each one sees. An entry without a torso is flattened, and is its own features.
+      num_values: the integers are in `[0, num_values)`; others are vectors of zeros.
+    """
+
+    num_values: PositiveInt
+
+    def __call__(self, observation: Any) -> Array:
+        (x,) = jax.tree.leaves(observation)
+        one_hot = jax.nn.one_hot(x.astype(jnp.int32), self.num_values, dtype=jnp.result_type(float))
+        return one_hot.reshape(x.shape[0], -1)
+
+
+@component
+class Joined:
+    """Features of several entries of an observation side by side, in the order of the observation.
+
+    Args:
+      torsos: by the entry that each one sees, at any depth: `grid`, or `agent_position/row`. Any other array is flattened, and is its
+        own features.
 
     Raises:
-      ValueError: when called, if the observation is no mapping, or lacks an entry that has a torso.
+      ValueError: when called, if the observation is one array, or lacks an entry that has a torso.
     """
 
     torsos: Mapping[str, Torso] = dataclasses.field(default_factory=dict)
 
     def __call__(self, observation: Any) -> Array:
-        entries = sorted(observation) if isinstance(observation, Mapping) else []
+        entries = entries_of(observation)
         missing = sorted(set(self.torsos) - set(entries))
         if missing or not entries:
             raise ValueError(
                 f'Joined.torsos are for {", ".join(missing) or "entries"}, which the observation lacks; it has '
                 f'{", ".join(entries) or "no entries"}'
             )
+        seen = [path for path in entries if path in self.torsos or not entries_of(entries[path])]
+        # An entry within one that has a torso is seen by that one.
+        seen = [path for path in seen if not any(path.startswith(f'{outer}/') for outer in self.torsos)]
         flat = MLP(())
-        return jnp.concatenate([self.torsos.get(name, flat)(observation[name]) for name in entries], -1)
+        return jnp.concatenate([self.torsos.get(path, flat)(entries[path]) for path in seen], -1)
 
 
 class Convolution2D(hk.Module):
