@@ -124,7 +124,8 @@ class Experiment:
         run = Run(pathlib.Path(workdir), config, self.num_meta_steps, started, self.seed, self.num_seeds)
         with contextlib.closing(_Training(self, run)) as training:
             training.resume(notify)
-            training.compile()
+            if training.num_meta_steps < self.num_meta_steps:
+                training.compile()
             stopping = False
             while training.num_meta_steps < self.num_meta_steps and not stopping:
                 stopping = training.take_log_period(should_stop)
@@ -182,8 +183,8 @@ class _Training:
 
     def compile(self) -> None:
         """Compiles what trains, so that it counts in no row's speed."""
-        with self._clock.paused():
-            self._learner.compile()
+        self._learner.compile()
+        self._clock.start()
 
     def take_log_period(self, should_stop: Callable[[], bool]) -> bool:
         """Trains up to the next row, then evaluates and saves what is due; returns whether it was asked to stop."""
@@ -275,6 +276,10 @@ class _Clock(acme_loggers.Logger):
     @property
     def wall_time(self) -> float:
         return time.monotonic() - self._start
+
+    def start(self) -> None:
+        """Lets the time that training takes begin."""
+        self._resumed, self._trained = time.monotonic(), 0.0
 
     def restore(self, wall_time: float, env_steps: int) -> None:
         """Goes on from a run that had taken so many seconds and steps."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -10,6 +11,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,9 +58,7 @@ class Checkpointer:
     def __init__(self, directory: str | os.PathLike, max_to_keep: int = 3, read_only: bool = False):
         import orbax.checkpoint as ocp  # Imported here as only runs with checkpoints should wait for it.
 
-        # What orbax says there in many lines, of damaged files above all, we say in one.
-        logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-        logging.getLogger('absl').setLevel(logging.CRITICAL)
+        _silence_orbax()
         self._ocp, self._args = ocp, ocp.args
         self._directory = pathlib.Path(directory).absolute()
         self._max_to_keep, self._read_only = max_to_keep, read_only
@@ -70,7 +70,6 @@ class Checkpointer:
     def _open(self) -> None:
         if not self._read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
-        self._run = _read_identity(self._directory)
         self._manager = self._ocp.CheckpointManager(
             _without_patterns(self._directory),
             options=self._ocp.CheckpointManagerOptions(
@@ -96,11 +95,8 @@ class Checkpointer:
         data = jax.device_get(_to_files(state))
         if not math.isnan(score) and (self._best is None or score > self._best[1]):
             self._best = [step, score]
-        self._run = self._run or os.urandom(8).hex()
-        _identity_file(self._directory).write_text(self._run)
         ours = {
             'step': step,
-            'run': self._run,
             'structure': _structure(state),
             'arrays': _digest(data),
             'best': self._best,
@@ -177,7 +173,7 @@ class Checkpointer:
         record = self._record(step)
         _check_structure(record['structure'], _structure(template), step)
         data = self._data(step, record, _to_files(template))
-        self._best, self._run = record['best'], record.get('run', self._run)
+        self._best = record['best']
         return Checkpoint(step, jax.tree.map(_from_file, template, data), record['notes'])
 
     def read(self, step: int | None = None) -> Any:
@@ -281,11 +277,10 @@ class Checkpointer:
             )
         if _digest_of_json(ours) != record['digest']:
             raise DamagedCheckpointError(f'checkpoint {step} in {self._directory} is damaged: its record was changed')
-        for name, ours_is, what in (('step', step, 'number'), ('run', self._run, 'run')):
-            if ours.get(name, ours_is) != ours_is:
-                raise DamagedCheckpointError(
-                    f'checkpoint {step} in {self._directory} is damaged: it was written as that of {what} {ours[name]}, not {ours_is}'
-                )
+        if ours.get('step', step) != step:
+            raise DamagedCheckpointError(
+                f'checkpoint {step} in {self._directory} is damaged: it was written as number {ours["step"]}'
+            )
         return ours
 
     def _writing(self, step: int | str):
@@ -319,18 +314,23 @@ def _without_patterns(directory: pathlib.Path) -> pathlib.Path:
     return pathlib.Path('/proc/self/fd', str(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)))
 
 
-def _identity_file(directory: pathlib.Path) -> pathlib.Path:
-    """File beside a folder of checkpoints that tells one run's from another's; one that is removed is made again."""
-    return directory.with_name(f'.{directory.name}_id')
+@functools.cache
+def _silence_orbax() -> None:
+    """Keeps from standard error what orbax says there in many lines, of damaged files above all: we say it in one.
 
+    The first read that fails ends orbax's event loop. Those under way then fail where nobody can catch it, at any time.
+    """
+    for name in ('asyncio', 'absl'):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    tell = sys.unraisablehook
 
-def _read_identity(directory: pathlib.Path) -> str | None:
-    """Random name of the run that writes to a folder, which each of its checkpoints holds; None if there is none."""
-    try:
-        text = _identity_file(directory).read_text(encoding='ascii')
-    except (OSError, UnicodeDecodeError):
-        return None
-    return text if re.fullmatch(r'[0-9a-f]{16}', text) else None
+    def tell_others(unraisable: Any) -> None:
+        of_closed_loop = str(unraisable.exc_value) == 'Event loop is closed'
+        code = getattr(unraisable.object, 'cr_code', None)
+        if not of_closed_loop and not (code and '/orbax/' in code.co_filename):
+            tell(unraisable)
+
+    sys.unraisablehook = tell_others
 
 
 @contextlib.contextmanager

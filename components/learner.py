@@ -185,12 +185,12 @@ class Learner(acme_core.Learner):
         all weights are finite; the last three `[S]`.
         """
         meta_step = jax.jit(over_axis(self.meta_step, self.num_seeds))  # So that it is traced once, not twice.
-        zeros = jax.tree.map(_no_total, jax.eval_shape(meta_step, state)[1])
+        zeros = jax.tree.map(_no_total, jax.eval_shape(lambda state: _with_float_logs(meta_step(state)[1]), state))
 
         def body(_, carry):
             state, totals = carry
             state, metrics = meta_step(state)
-            return state, jax.tree.map(_add_to_total, totals, metrics)
+            return state, jax.tree.map(_add_to_total, totals, _with_float_logs(metrics))
 
         state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
         metrics = totals._replace(logs=jax.tree.map(lambda x: x / num_meta_steps, totals.logs))
@@ -241,6 +241,12 @@ class Learner(acme_core.Learner):
                 f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '
                 f'outer loss; {describe_paths(learnable_paths(self.agent.update_rule))}'
             )
+
+
+def _with_float_logs(metrics: Metrics) -> Metrics:
+    """Metrics whose logs can be averaged; counts stay integers."""
+    logs = {name: x.astype(jnp.result_type(float, x.dtype)) for name, x in metrics.logs.items()}
+    return metrics._replace(logs=logs)
 
 
 def _no_total(x: jax.ShapeDtypeStruct) -> Array:

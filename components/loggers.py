@@ -67,6 +67,8 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
         self._path, self._seed = run.directory / f'{label}.csv', run.seed
         self._columns, rows = self._read()
         self._num_rows = len(rows)
+        if rows and rows[0].get('seed', '').isdigit():
+            self._seed = int(rows[0]['seed'])  # As the table began: earlier versions counted from 0.
 
     def write(self, data: Row) -> None:
         rows = [{name: _cell(value) for name, value in row.items()} for row in per_seed(data, self._seed)]

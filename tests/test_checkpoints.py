@@ -1,6 +1,9 @@
 """Checkpoints: every bit of a state comes back, or it is refused."""
 
+import contextlib
+import gc
 import math
+import os
 import shutil
 from typing import Any, NamedTuple
 
@@ -10,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from components import checkpoints
 from components.checkpoints import Checkpointer, CheckpointError
 
 
@@ -306,3 +310,123 @@ def test_reading_leaves_alone_what_another_process_is_writing(open_checkpointer,
     under_way.mkdir()
     assert open_checkpointer(read_only=True).restore({'x': jnp.float32(0)}).state['x'] == 1
     assert under_way.exists()
+
+
+@pytest.mark.parametrize(
+    'name', ['a[b]', 'a\\b', 'a*b?', 'a{b}', '[0-9]', 'with space', 'é', '-x', "quo'te", 'new\nline']
+)
+def test_a_folder_of_any_name_can_be_read_again(name, tmp_path):
+    folder = tmp_path / name / 'checkpoints'
+    with contextlib.closing(Checkpointer(folder)) as writer:
+        for step in (1, 2):
+            writer.save(step, {'x': jnp.float32(step)}, score=1.0)
+    with contextlib.closing(Checkpointer(folder, read_only=True)) as reader:
+        assert reader.steps() == [1, 2]
+        assert reader.restore({'x': jnp.float32(0)}, 1).state['x'] == 1
+    with contextlib.closing(Checkpointer(folder)) as again:
+        assert again.restore_newest({'x': jnp.float32(0)}, pytest.fail).state['x'] == 2
+
+
+def test_a_first_checkpoint_that_cannot_be_read_back_is_told_at_once(open_checkpointer, monkeypatch):
+    checkpointer = open_checkpointer()
+    monkeypatch.setattr('components.checkpoints._digest', lambda data: os.urandom(4).hex())
+    with pytest.raises(CheckpointError, match=r'was written to .* but cannot be read back'):
+        checkpointer.save(1, {'x': jnp.float32(1)})
+
+
+def swap(folder):
+    for a, b in (('2', 'x'), ('3', '2'), ('x', '3')):
+        (folder / a).rename(folder / b)
+
+
+def copy_over(folder):
+    shutil.rmtree(folder / '3')
+    shutil.copytree(folder / '2', folder / '3')
+
+
+def mix(folder):
+    shutil.rmtree(folder / '3' / 'state')
+    shutil.copytree(folder / '2' / 'state', folder / '3' / 'state')
+
+
+@pytest.mark.parametrize(
+    ('damage', 'found'),
+    [
+        (swap, 1),
+        (copy_over, 2),
+        (mix, 2),
+        (lambda folder: (folder / '3').rename(folder / '99999999'), 2),
+        (lambda folder: shutil.copytree(folder / '1', folder / '7'), 3),
+        (lambda folder: (folder / '2').rename(folder / '0'), 3),
+    ],
+)
+def test_a_checkpoint_is_never_taken_for_one_of_another_number(damage, found, open_checkpointer, tmp_path):
+    checkpointer = open_checkpointer()
+    for step in (1, 2, 3):
+        checkpointer.save(step, {'x': jnp.float32(step)})
+    checkpointer.close()
+    damage(tmp_path / 'checkpoints')
+    lines = []
+    checkpoint = open_checkpointer().restore_newest({'x': jnp.float32(0)}, lines.append)
+    assert (checkpoint.step, float(checkpoint.state['x'])) == (found, found)
+    assert all('\n' not in line for line in lines)
+
+
+def test_a_record_without_a_number_is_of_an_earlier_version_and_is_read(open_checkpointer, monkeypatch):
+    checkpointer = open_checkpointer()
+    digest = checkpoints._digest_of_json
+    monkeypatch.setattr(checkpoints, '_digest_of_json', lambda record: (record.pop('step', None), digest(record))[1])
+    checkpointer.save(1, {'x': jnp.float32(1)})
+    monkeypatch.undo()
+    assert open_checkpointer().restore_newest({'x': jnp.float32(0)}, pytest.fail).state['x'] == 1
+
+
+def test_a_folder_that_was_removed_is_made_again(open_checkpointer, tmp_path):
+    checkpointer = open_checkpointer()
+    checkpointer.save(1, {'x': jnp.float32(1)})
+    checkpointer.wait()
+    assert not checkpointer.make_directory()
+    shutil.rmtree(tmp_path / 'checkpoints')
+    assert checkpointer.make_directory()
+    checkpointer.save(2, {'x': jnp.float32(2)})
+    checkpointer.close()
+    assert open_checkpointer().restore_newest({'x': jnp.float32(0)}, pytest.fail).step == 2
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize('damage', [empty, cut, flip, os.remove], ids=lambda damage: damage.__name__)
+def test_damage_to_any_file_gives_the_state_or_the_one_before_in_one_line(damage, tmp_path, capfd):
+    whole = tmp_path / 'whole'
+    with contextlib.closing(Checkpointer(whole)) as writer:
+        for step in (1, 2):
+            writer.save(step, {'x': jnp.arange(1_000.0) + step, 'key': jax.random.key(step)})
+    template = {'x': jnp.zeros(1_000), 'key': jax.random.key(0)}
+    files = sorted(path.relative_to(whole) for path in (whole / '2').rglob('*') if path.is_file())
+    assert len(files) > 4
+    taken = []
+    for i, file in enumerate(files):
+        folder = tmp_path / f'{i}'
+        shutil.copytree(whole, folder)
+        damage(folder / file)
+        lines = []
+        with contextlib.closing(Checkpointer(folder)) as reader:
+            checkpoint = reader.restore_newest(template, lines.append)
+        assert len(lines) == (checkpoint.step == 1)
+        np.testing.assert_array_equal(checkpoint.state['x'], np.arange(1_000.0) + checkpoint.step)
+        taken.append(checkpoint.step)
+    assert 1 in taken
+    gc.collect()
+    assert 'Traceback' not in capfd.readouterr().err

@@ -1,16 +1,23 @@
 """Environments of other libraries."""
 
 import dm_env
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnax.environments.classic_control.cartpole import CartPole
 from gymnax.environments.classic_control.pendulum import Pendulum
-from jumanji.environments import Minesweeper, Snake
+from jumanji.environments import Maze, Minesweeper, Snake
 
 from components.environments.adapters import GymnaxEnvironment, JumanjiEnvironment
 from components.environments.base import Batch
+from components.environments.catch import Catch
+from components.environments.wrappers import PreviousAction
+from components.learner import Learner
+from components.networks.network import Network
+from components.networks.torsos import Joined
+from tests.agents_for_tests import make_agent
 from tests.environments_for_tests import FIRST, LAST, MID, scan
 
 # Jumanji.
@@ -124,3 +131,79 @@ def test_falling_over_at_the_time_limit_terminates():
 def test_gymnax_needs_discrete_actions():
     with pytest.raises(ValueError, match=r'Pendulum.* no discrete actions'):
         GymnaxEnvironment(Pendulum())
+
+
+# What both share.
+
+
+@pytest.mark.parametrize(
+    ('make', 'num_actions'),
+    [
+        (lambda: GymnaxEnvironment('CartPole-v1'), 2),
+        (lambda: GymnaxEnvironment(gymnax.make('Acrobot-v1')), 3),
+        (lambda: GymnaxEnvironment(CartPole()), 2),
+        (lambda: JumanjiEnvironment('Snake-v1', 'grid'), 4),
+        (lambda: JumanjiEnvironment(Maze(), 'agent_position/row'), 4),
+    ],
+)
+def test_environments_by_name_by_object_and_as_their_libraries_make_them(make, num_actions):
+    assert make().spec().actions.num_values == num_actions
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (
+            lambda: GymnaxEnvironment('CartPole-v9'),
+            "gymnax has no environment 'CartPole-v9'; did you mean .*CartPole-v1",
+        ),
+        (lambda: JumanjiEnvironment('Snak-v1'), "jumanji has no environment 'Snak-v1'; did you mean .*Snake-v1"),
+        (lambda: JumanjiEnvironment(Maze(), 'agent'), "no entry 'agent', there are agent_position, agent_position/row"),
+        (lambda: JumanjiEnvironment(CartPole()), 'no jumanji environment'),
+        (lambda: GymnaxEnvironment(Snake()), "has not gymnax's reset_env, step_env"),
+    ],
+)
+def test_what_is_no_environment_is_one_line(make, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make()
+    assert '\n' not in str(error.value)
+
+
+class WithoutTimeLimit:
+    """gymnax's interface without `is_truncated` and `name`."""
+
+    default_params = None
+
+    def action_space(self, params):
+        return CartPole().action_space(CartPole().default_params)
+
+    def reset_env(self, key, params):
+        return CartPole().reset_env(key, CartPole().default_params)
+
+    def step_env(self, key, state, action, params):
+        return CartPole().step_env(key, state, action, CartPole().default_params)
+
+
+def test_without_a_time_limit_every_end_is_a_termination():
+    timesteps, _ = scan(Batch(GymnaxEnvironment(WithoutTimeLimit()), 2), jax.random.key(0), np.zeros((30, 2), int))
+    ended = np.asarray(timesteps.step_type)[1:] == FIRST
+    assert ended.any()
+    np.testing.assert_array_equal(np.asarray(timesteps.discount)[1:] == 0, ended)
+    assert not (np.asarray(timesteps.step_type) == LAST).any()
+
+
+def test_bounds_of_an_integer_observation_are_known():
+    spec = GymnaxEnvironment('FrozenLake-misc').spec().observations
+    assert (spec.shape, int(spec.minimum), int(spec.maximum)) == ((), 0, 15)
+
+
+def test_a_spec_that_looks_at_values_is_taken_outside_of_the_program():
+    class Looks(Catch):
+        """Its spec needs concrete values."""
+
+        def spec(self):
+            assert int(jnp.int32(3)) == 3
+            return super().spec()
+
+    agent = make_agent(environment=Batch(PreviousAction(Looks(4, 3)), 5), network=Network(Joined()))
+    Learner(agent).advance(1)

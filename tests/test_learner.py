@@ -1,3 +1,4 @@
+import copy
 import functools
 
 import acme
@@ -195,3 +196,64 @@ def test_the_whole_agent_is_one_tree_of_plain_dataclasses():
     assert isinstance(agent.environment.reset(jax.random.key(0))[1], dm_env.TimeStep)
     assert agent.steps_per_meta_step == 4 * 5
     assert hash(agent.update_rule.objective) == hash(make_agent().update_rule.objective)
+
+
+def test_counts_of_a_log_period_are_exact_beyond_32_bits():
+    class AsIfMany(Learner):
+        """Counts each meta-step a hundred million times."""
+
+        def meta_step(self, state):
+            state, metrics = super().meta_step(state)
+            many = jax.tree.map(
+                lambda x: x * jnp.int32(100_000_000) if jnp.issubdtype(x.dtype, jnp.integer) else x, metrics.episodes
+            )
+            return state, metrics._replace(episodes=many._replace(num_episodes=jnp.int32(400_000_000)))
+
+    rows = []
+    learner = AsIfMany(make_agent())
+    learner._logger.write = lambda row: rows.append(copy.deepcopy(row))
+    for num_meta_steps in (3, 200, 1):
+        learner.advance(num_meta_steps)
+    steps = 100_000_000 * learner.agent.steps_per_meta_step  # 20 steps, 2e9.
+    assert steps == 2_000_000_000
+    assert [row['env_steps'].tolist() for row in rows] == [[3 * steps], [203 * steps], [204 * steps]]
+    lengths = rows[1]['episode_length'] * 200 * 400_000_000 / 100_000_000
+    np.testing.assert_allclose(lengths, np.round(lengths), rtol=1e-9)
+    assert lengths > 200  # As many steps belonged to episodes that ended.
+
+
+def test_a_meta_step_of_more_steps_than_can_be_counted_is_refused():
+    with pytest.raises(CompositionError, match=r'a meta-step is 8,589,934,592 environment steps'):
+        make_agent(environment=Batch(Catch(4, 3), 2**16), unroll_length=2**17)
+
+
+def test_restoring_takes_the_program_that_is_compiled(tmp_path):
+    learner = Learner(make_agent())
+    learner.compile()
+    learner.advance(1)
+    checkpointer = Checkpointer(tmp_path / 'checkpoints')
+    checkpointer.save(1, learner.save())
+    checkpointer.close()
+    learner.restore(Checkpointer(tmp_path / 'checkpoints').restore_newest(learner.save(), pytest.fail).state)
+    learner.advance(1)
+    assert learner._compiled_steps._cache_size() == 1
+
+
+def test_compiling_takes_no_step():
+    once, compiled = Learner(make_agent()), Learner(make_agent())
+    compiled.compile()
+    for learner in (once, compiled):
+        learner.advance(2)
+    jax.tree.map(
+        np.testing.assert_array_equal, *(jax.device_get(learner.state.agents.params) for learner in (once, compiled))
+    )
+
+
+@pytest.mark.parametrize('seed', [0, 5, 2**31, 2**32 - 1])
+def test_seeds_have_32_bits(seed):
+    state = Learner(make_agent(), seed=seed).state
+    expected = jax.random.split(jax.random.key(np.uint32(seed)))
+    assert state.agents.key.shape == (1, 1)
+    assert expected.shape == (2,)
+    with pytest.raises(ValueError, match=r'seed must be in'):
+        Learner(make_agent(), seed=2**32)

@@ -68,7 +68,7 @@ def _made(environment: Any, library: str) -> Any:
 
 
 def _registered(module: Any) -> list[str]:
-    names = getattr(module, 'registered_environments', [])
+    names = getattr(module, 'registered_environments', getattr(module, 'registered_envs', []))
     return list(names() if callable(names) else names)
 
 
@@ -93,7 +93,7 @@ class JumanjiEnvironment:
         for name in ('reset', 'step', 'action_spec'):
             if not hasattr(self.environment, name):
                 raise ValueError(
-                    f'JumanjiEnvironment.environment is no jumanji environment: it has no {name}: {self.environment!r}'
+                    f'JumanjiEnvironment.environment is no jumanji environment: a {type(self.environment).__name__} has no {name}'
                 )
         if not hasattr(self.environment.action_spec, 'num_values') or self.environment.action_spec.shape != ():
             raise ValueError(f'JumanjiEnvironment: {self.environment.action_spec} is not one discrete action')
@@ -165,7 +165,9 @@ class GymnaxEnvironment:
         params = ('default_params',) if self.params is None else ()
         missing = [name for name in ('reset_env', 'step_env', 'action_space', *params) if not hasattr(made, name)]
         if missing:
-            raise ValueError(f"GymnaxEnvironment.environment has not gymnax's {', '.join(missing)}: {made!r}")
+            raise ValueError(
+                f"GymnaxEnvironment.environment has not gymnax's {', '.join(missing)}: it is a {type(made).__name__}"
+            )
         if not hasattr(made.action_space(self._params), 'n'):
             raise ValueError(f'GymnaxEnvironment: {self._name} has no discrete actions')
 

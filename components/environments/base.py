@@ -155,7 +155,7 @@ class Batch:
 
     @functools.cached_property
     def _spec(self) -> specs.EnvironmentSpec:
-        return self.environment.spec()
+        return spec_of(self.environment)
 
     def reset(self, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
         keys = jax.random.split(key, self.batch_size + 1)
@@ -253,6 +253,12 @@ def restart(environment: SingleEnvironment, state: Any, key: Array) -> tuple[Any
 def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
     """Leaves `[B, ...]` of one tree or the other, by a condition `[B]`."""
     return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
+
+
+def spec_of(environment: SingleEnvironment) -> specs.EnvironmentSpec:
+    """An environment's spec, which may look at concrete values for it; within a traced function too."""
+    with jax.ensure_compile_time_eval():
+        return environment.spec()
 
 
 def entries_of(observation: Any) -> dict[str, Any]:

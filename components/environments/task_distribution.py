@@ -11,7 +11,7 @@ import numpy as np
 from acme import specs
 
 from components.component import component
-from components.environments.base import SingleEnvironment, restart
+from components.environments.base import SingleEnvironment, restart, spec_of
 from components.types import Array
 
 
@@ -51,7 +51,7 @@ class TaskDistribution:
     def __post_init__(self):
         if not self.environments:
             raise ValueError('TaskDistribution.environments must be at least one, got none')
-        observations = [environment.spec().observations for environment in self.environments]
+        observations = [spec_of(environment).observations for environment in self.environments]
         if not all(isinstance(spec, specs.Array) for spec in observations):
             raise ValueError(f'TaskDistribution.environments must each observe one array, got {observations}')
         if len({(len(spec.shape), spec.dtype) for spec in observations}) > 1:
@@ -62,7 +62,7 @@ class TaskDistribution:
 
     def spec(self) -> specs.EnvironmentSpec:
         return specs.EnvironmentSpec(
-            observations=specs.Array(self._shape, self.environments[0].spec().observations.dtype, 'padded'),
+            observations=specs.Array(self._shape, spec_of(self.environments[0]).observations.dtype, 'padded'),
             actions=specs.DiscreteArray(max(self._num_actions), name='action'),
             rewards=specs.Array((), np.float32, 'reward'),
             discounts=specs.BoundedArray((), np.float32, 0.0, 1.0, 'discount'),
@@ -102,9 +102,9 @@ class TaskDistribution:
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        shapes = [environment.spec().observations.shape for environment in self.environments]
+        shapes = [spec_of(environment).observations.shape for environment in self.environments]
         return tuple(max(sizes) for sizes in zip(*shapes, strict=True))
 
     @property
     def _num_actions(self) -> list[int]:
-        return [environment.spec().actions.num_values for environment in self.environments]
+        return [spec_of(environment).actions.num_values for environment in self.environments]

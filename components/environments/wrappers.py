@@ -12,7 +12,7 @@ import numpy as np
 from acme import specs
 
 from components.component import PositiveInt, component
-from components.environments.base import Animator, SingleEnvironment, animator_of, restart
+from components.environments.base import Animator, SingleEnvironment, animator_of, restart, spec_of
 from components.types import Array
 
 
@@ -58,7 +58,7 @@ class DelayedReward:
             )
 
     def spec(self) -> specs.EnvironmentSpec:
-        spec = self.environment.spec()
+        spec = spec_of(self.environment)
         rewards = spec.rewards  # A sum can be out of bounds that hold for one reward.
         return spec._replace(rewards=specs.Array(rewards.shape, rewards.dtype, rewards.name))
 
@@ -119,7 +119,7 @@ class _Memory(abc.ABC):
         return memory
 
     def spec(self) -> specs.EnvironmentSpec:
-        spec = self.environment.spec()
+        spec = spec_of(self.environment)
         entries = _entries(spec.observations)
         if self.name in entries:
             raise ValueError(f'{type(self).__name__}: observations have an entry {self.name!r} already')
@@ -164,7 +164,7 @@ class PreviousAction(_Memory):
     name = 'previous_action'
 
     def shown(self) -> specs.Array:
-        return specs.BoundedArray((self.environment.spec().actions.num_values,), np.float32, 0.0, 1.0, self.name)
+        return specs.BoundedArray((spec_of(self.environment).actions.num_values,), np.float32, 0.0, 1.0, self.name)
 
     def remember(self, memory: Array, action: Array, reward: Array) -> Array:
         return jax.nn.one_hot(action, memory.shape[0], dtype=memory.dtype)
