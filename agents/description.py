@@ -13,7 +13,7 @@ from agents import configuration, provenance
 from agents.experiment import Experiment
 from agents.provenance import Setting
 from components.agent import Agent
-from components.meta_parameters import MetaParameter, children
+from components.meta_parameters import MetaParameter, children, learnable_paths
 from components.objectives.base import merge_heads
 
 LEARNED_FROM = 'agent.update_rule.'
@@ -74,6 +74,7 @@ class Description:
     Attributes:
       components: the fields of its `Experiment`, each with its own as parts.
       meta_parameters: by their paths from the update rule.
+      learnable: what else could be learned, by path from the update rule: its number, or `weights`.
       heads: by name.
       parameters: of the network.
       unused_bindings: those that have no effect, with what takes their place; a run with one does not start.
@@ -81,6 +82,7 @@ class Description:
 
     components: Mapping[str, Setting]
     meta_parameters: Mapping[str, LearnedField]
+    learnable: Mapping[str, float | str]
     heads: Mapping[str, Head]
     parameters: ParameterCounts
     unused_bindings: Sequence[str]
@@ -101,6 +103,7 @@ def describe(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = (
     return Description(
         components=provenance.settings(Experiment),
         meta_parameters=_learned_fields(agent),
+        learnable=_learnable(agent),
         heads=_heads(agent),
         parameters=_parameter_counts(agent),
         unused_bindings=[str(binding) for binding in configuration.unused_bindings(Experiment)],
@@ -127,6 +130,12 @@ def _learned_fields(agent: Agent) -> dict[str, LearnedField]:
     meta_params = agent.meta_parameters.init(jax.random.key(0), agent.update_rule, agent.environment.spec())
     values = agent.meta_parameters.values(meta_params)
     return {path: _learned_field(entry, values[path]) for path, entry in agent.meta_parameters.parameters.items()}
+
+
+def _learnable(agent: Agent) -> dict[str, float | str]:
+    paths = learnable_paths(agent.update_rule)
+    learned = agent.meta_parameters.parameters
+    return {path: 'weights' if callable(x) else float(x) for path, x in paths.items() if path not in learned}
 
 
 def _learned_field(entry: MetaParameter, value: Any) -> LearnedField:

@@ -11,8 +11,8 @@ import optax
 from components.component import LearningRate, Positive, component
 from components.types import Array, OptState, Params
 
-NUM_STEPS = 2
-"""Steps by which the sign of a transformation is judged: the first ones of some are zero."""
+MAX_STEPS = 16
+"""Steps by which the sign of a transformation is judged, at most: the first ones of some are zero."""
 
 
 def chain(transforms: Sequence[optax.GradientTransformation]) -> optax.GradientTransformation:
@@ -151,7 +151,9 @@ def check_differentiable(optimiser: Optimiser, params: Params) -> None:
       ValueError: if the derivative is not finite; the message tells roots from norms.
     """
     params = _miniature(params)
-    one_zero = jax.tree.map(lambda x: np.where(np.arange(x.size).reshape(x.shape) == 0, 0, 1).astype(x.dtype), params)
+    one_zero = jax.tree.map(
+        lambda x: np.where((np.arange(x.size).reshape(x.shape) == 0) & (x.size > 1), 0, 1).astype(x.dtype), params
+    )
     gradients = jax.tree.map(lambda x: jnp.stack([x, np.zeros_like(x)]), one_zero)
 
     def moved(gradient):
@@ -184,14 +186,17 @@ def _weights_with(transform: optax.GradientTransformation, params: Params, name:
     )
 
     def products(gradient, params):
-        state, total = transform.init(params), jax.tree.map(jnp.zeros_like, params)
-        for _ in range(NUM_STEPS):
+        state, total = transform.init(params), jax.tree.map(np.zeros_like, params)
+        for i in range(MAX_STEPS):
             step, state = transform.update(gradient, state, params)
             total = jax.tree.map(jnp.add, total, step)
-        return jax.tree.map(jnp.vdot, total, gradient)
+            found = jax.device_get(jax.tree.map(jnp.vdot, total, gradient))
+            if i > 0 and all(jax.tree.leaves(found)):
+                break
+        return found
 
     try:
-        found = jax.device_get(products(gradient, params))
+        found = products(gradient, params)
     except Exception as error:  # Of a function that is not ours, such as a mask by name, anything.
         raise ValueError(f'{name} cannot be used on these weights: {type(error).__name__}: {error}') from error
     leaves, _ = jax.tree_util.tree_flatten_with_path(found)

@@ -88,6 +88,7 @@ def _tables(description: Description) -> Iterator[rich.table.Table]:
         for path, field in description.meta_parameters.items()
     ]
     yield _table(['meta-parameter', 'numbers', 'initial value', 'bijector', 'low', 'high'], fields)
+    yield _table(['could be learned too', 'value'], [(path, str(x)) for path, x in description.learnable.items()])
     heads = [
         (name, str(head.shape), '\n'.join(head.inner), '\n'.join(head.outer))
         for name, head in description.heads.items()
