@@ -2,8 +2,10 @@
 
 import csv
 import errno
+import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,8 +13,8 @@ import sys
 import pytest
 
 import tools.run
-from agents import workdir
-from agents.launch import explained
+from agents import launch, outputs, workdir
+from agents.launch import SIGNALS, explained
 from components.types import CompositionError, DivergedError, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -221,3 +223,44 @@ def test_every_command_line_takes_traceback(tool):
     text = tool.read_text()
     assert ('argparse' in text) == ('argument_parser(__doc__)' in text)
     assert ('argparse' in text) == bool(re.search(r'explained\(.*args.traceback\)', text))
+
+
+@pytest.fixture
+def handlers():
+    """Puts signal handlers back."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures('handlers')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_first_signal_asks_to_stop_and_a_second_one_ends_the_process(number, capsys):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As `nohup` starts it.
+    stop = launch._StopOnSignal()
+    assert not stop()
+    os.kill(os.getpid(), number)
+    assert stop()
+    assert stop.signal == number
+    assert 'once more to stop at once' in capsys.readouterr().err
+    assert {signal.getsignal(other) for other in SIGNALS if other != signal.SIGHUP} == {signal.SIG_DFL}
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize('redirection', ['>&-', '>/dev/full', '>&- 2>&-', '>/dev/full 2>/dev/full'])
+def test_a_run_whose_output_is_lost_trains_to_its_end(redirection, tmp_path):
+    words = shlex.join(command('--gin_file', 'gin/catch/actor_critic.gin', '--workdir', str(tmp_path / 'run')))
+    assert subprocess.run(f'{words} {redirection}', shell=True, timeout=300, check=False).returncode == 0
+    assert rows(tmp_path / 'run' / 'train.csv')[-1]['env_steps'] == '2000'
+
+
+def test_a_stream_that_nobody_reads_is_discarded(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    stream = os.fdopen(write, 'w')
+    outputs.say('a line', stream)
+    outputs.say('another', stream)
+    assert not outputs.is_lost(stream)
+    stream.close()
+    outputs.say('after it was closed', stream)

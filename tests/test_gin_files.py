@@ -75,13 +75,18 @@ def test_every_variant_is_an_include_and_at_most_ten_overrides(file):
 @pytest.mark.parametrize('file', VARIANTS)
 def test_every_variant_trains_and_repeats_from_its_saved_configuration(file, tmp_path):
     experiment = build(file)
-    assert not configuration.bindings_without_effect([file])
+    configuration.check_effects(Experiment)
     saved, used = configuration.config_str(), configuration.operative_config_str()
     assert scopes(used) <= scopes(saved) | {''}  # No scope leaked to where no file names it.
 
     learner = Learner(experiment.agent)
     learner.advance(2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner.state.agents.params))
+
+    with jax.enable_x64(True):  # It could as well be trained in double precision.
+        state = jax.eval_shape(learner.init_state, jax.random.key(0))
+        jax.tree.map(lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype) or pytest.fail(f'{x} and {y}'),
+                     state, jax.eval_shape(learner.meta_step, state)[0])  # fmt: skip
 
     (tmp_path / 'saved.gin').write_text(saved)
     configuration.load([tmp_path / 'saved.gin'])

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 
 import haiku as hk
 import jax
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from acme import specs
 
+from components.environments.base import entries_of
 from components.networks.cores import GRU, LSTM, StackedLSTM
 from components.networks.network import Network
-from components.networks.torsos import MLP, Convolution2D, Convolutional, Joined
+from components.networks.torsos import MLP, Convolution2D, Convolutional, Joined, OneHot
 from components.types import CompositionError
 from tests.agents_for_tests import make_agent
 
@@ -437,3 +439,44 @@ def test_a_reverse_pass_through_a_core_is_that_of_haiku():
 
     found, expected = jax.jit(jax.grad(loss))(params), jax.jit(jax.grad(plain_loss))(params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
+
+
+def test_integers_as_one_hot_vectors():
+    network = hk.without_apply_rng(hk.transform(OneHot(3)))
+    found = network.apply({}, jnp.array([[0, 2], [1, 7]]))
+    np.testing.assert_array_equal(found, [[1, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 0]])
+
+
+def test_entries_of_any_structure_are_joined_by_path():
+    observation = {'b': jnp.ones((2, 3)), 'a': (jnp.array([1, 2]), {'c': jnp.zeros((2, 2, 2), bool)})}
+    assert list(entries_of(observation)) == ['a', 'a/0', 'a/1', 'a/1/c', 'b']
+    network = hk.without_apply_rng(hk.transform(Joined({'a/0': OneHot(3)})))
+    found = network.apply({}, observation)
+    np.testing.assert_array_equal(found, [[0, 1, 0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 0, 0, 0, 0, 1, 1, 1]])
+    missing = hk.without_apply_rng(hk.transform(Joined({'a/2': OneHot(3)})))
+    with pytest.raises(ValueError, match=r'for a/2, which the observation lacks; it has a, a/0, a/1, a/1/c, b'):
+        missing.apply({}, observation)
+
+
+@pytest.mark.parametrize(
+    ('observations', 'torso', 'doubt'),
+    [
+        (specs.BoundedArray((), np.int32, 0, 15), MLP(), 'num_values = 16'),
+        (specs.Array((2,), np.int32), MLP(), 'int32'),
+        (specs.BoundedArray((), np.int32, 0, 15), OneHot(16), None),
+        (specs.Array((84, 84, 3), np.uint8), Convolutional(), None),
+        (specs.Array((4,), bool), MLP(), None),
+        (specs.Array((4,), np.float32), MLP(), None),
+        ({'cell': specs.BoundedArray((), np.int32, 0, 4)}, Joined(), 'the observation cell is an integer'),
+        ({'cell': specs.BoundedArray((), np.int32, 0, 4)}, Joined({'cell': OneHot(5)}), None),
+    ],
+)
+def test_an_integer_that_is_read_as_a_number_is_a_doubt(observations, torso, doubt):
+    agent = make_agent()
+    spec = agent.environment.spec()._replace(observations=observations)
+    environment = types.SimpleNamespace(spec=lambda: spec)
+    object.__setattr__(agent, 'environment', environment)
+    object.__setattr__(agent, 'network', Network(torso))
+    doubts = agent.doubts()
+    assert len(doubts) == (doubt is not None)
+    assert doubt is None or doubt in doubts[0]
