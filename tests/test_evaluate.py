@@ -324,6 +324,9 @@ def test_learned_meta_parameters_are_of_the_same_paths(workdir, restored):
 
 def test_frozen_values_can_be_those_of_a_network():
     class Weights:
+        def init(self, key, default):
+            raise AssertionError('what was learned is not made anew')
+
         def value(self, meta_param):
             return jax.tree.map(lambda x: 2 * x, meta_param)
 
@@ -343,7 +346,7 @@ def test_frozen_values_can_be_those_of_a_network():
         (['--max_episode_length', '0'], '--max_episode_length must be at least 1'),
         (['--environment', 'nothing.gin'], "'nothing.gin' is missing"),
         (['--environment', '@cartpole.CartPole()'], '--gin_bindings can name what the files import'),
-        (['--gin_bindings', 'catch.Catch.rows = 1'], 'Catch needs rows >= 2'),
+        (['--gin_bindings', 'catch.Catch.rows = 1'], 'Catch.rows must be at least 2'),
         (['--render', 'episode.png'], 'must end with .gif'),
         (['--render', 'episode.gif', '--fresh_agents'], '--render draws the agents of a run'),
         (['--fresh_agents', '--meta_parameters_of', '2', '--out', 'nowhere'], 'there is no seed 2'),

@@ -128,7 +128,6 @@ def _files(args: argparse.Namespace) -> tuple[list[str | pathlib.Path], list[str
 
 def _evaluate(args: argparse.Namespace) -> int:
     args.seed = args.seed or 0
-    notify(f'reading a checkpoint of {args.workdir}')
     run = restore_learner(args.workdir, args.checkpoint)
     configuration.load(*_files(args))
     configuration.check_effects(Experiment)
