@@ -136,7 +136,7 @@ def test_values_that_are_shown_stop_the_gradient_if_told(stop):
     [
         (lambda: LearnedReturn(()), 'inputs names nothing; there is reward'),
         (lambda: LearnedReturn(('reward', 'rewards')), 'inputs names rewards; there is reward'),
-        (lambda: Consistency(stop='both'), 'none, bootstrap or prediction'),
+        (lambda: Consistency(stop='both'), "'none' or 'bootstrap' or 'prediction'"),
     ],
 )
 def test_what_is_not_there_is_refused(make, part):
