@@ -6,7 +6,9 @@ tr Sigma / N, so that the plug-in ratio of pure noise is 1 / sqrt(N). Here |mu|^
 inner product of two different draws.
 
 Measured coverage of the 95% intervals with 256 draws (1, 30 and 1,000 numbers; normal and Student's t with 5 degrees of
-freedom; equal variances and one dominating eigenvalue): COVERAGE
+freedom; equal variances and one dominating eigenvalue): 92% to 98% for theta; 92% to 100% for a difference, mostly more
+than 95% where one or both means are lost in noise, and about 90% for two means that oppose each other although the
+draws correlate.
 """
 
 import dataclasses
@@ -71,12 +73,6 @@ class SquaredNorm(NamedTuple):
         root = np.sqrt(half**2 + quantile**2 * (self.slope * self.estimate + self.floor))
         return float(np.sqrt(np.maximum(self.estimate + half + np.sign(quantile) * root, 0)))
 
-    @property
-    def resolved(self) -> float:
-        """Weight from 0 to 1: near 1 where most of the variance of T is due to a mean other than 0."""
-        signal, noise = np.square(self.slope * self.estimate), np.square(self.floor)
-        return signal / np.maximum(signal + noise, _TINY)
-
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
@@ -107,16 +103,16 @@ def difference(ours: Draws, theirs: Draws) -> tuple[float, Interval]:
     """Signal-to-noise of paired draws less that of others, and its 95% interval.
 
     Combines the confidence limits of both by the method of variance estimates recovery (MOVER), with the correlation
-    of the two estimates as far as both means are resolved, and with -1, the worst case, as far as they are not. The
-    interval is cut off at the 99% limit of the length of the difference of the two means, which no difference of
-    lengths exceeds: draws that are equal up to scale differ by exactly 0.
+    of the two estimates where both lower limits are above 0, else with the worst case, -1. The interval is cut off at
+    the 99% limit of the length of the difference of the two means, which no difference of lengths exceeds: draws that
+    are equal up to scale differ by exactly 0.
 
     Source: Zou and Donner (2008), "Construction of confidence limits about effect measures: a general approach", for
-    MOVER. The weight of the correlation and the cut are this project's choice.
+    MOVER. The worst case and the cut are this project's choice.
     """
     a, b = ours.squared_norm, theirs.squared_norm
-    resolved = a.resolved * b.resolved
-    correlation = resolved * _correlation(a.influences, b.influences) - (1 - resolved)
+    resolved = a.interval[0] > 0 and b.interval[0] > 0
+    correlation = _correlation(a.influences, b.influences) if resolved else -1.0
 
     def distance(quantile: float) -> float:
         to_a, to_b = a.limit(quantile) - a.length, b.limit(-quantile) - b.length
