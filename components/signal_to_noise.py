@@ -8,7 +8,7 @@ inner product of two different draws.
 Measured coverage of the 95% intervals with 256 draws (1, 30 and 1,000 numbers; normal and Student's t with 5 degrees of
 freedom; equal variances and one dominating eigenvalue): 92% to 98% for theta; 92% to 100% for a difference, mostly more
 than 95% where one or both means are lost in noise, and about 90% for two means that oppose each other although the
-draws correlate.
+draws correlate. With fewer draws of one number theta is covered in 94% (64 draws), 91% (16) and 81% (4).
 """
 
 import dataclasses
