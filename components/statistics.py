@@ -13,12 +13,14 @@ import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from components import signal_to_noise
 from components.actors import Actor
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.differentiation import MAX_FORWARD_SCALARS, repeat
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.meta_optimisers.step_weights import LastStep, StepWeights, Uniform
 from components.optimisers import Optimiser
+from components.signal_to_noise import Draws, Interval
 from components.types import Array, MetaParams
 
 
@@ -105,24 +107,26 @@ class Estimator:
         return np.einsum('k,nkp->np', weights, gradients[:, : self.num_inner_steps].astype(float))
 
 
-Interval = tuple[float, float]
-
-
 class Summary(NamedTuple):
     """What `N` unrolls say of an estimator of a number, or of several at once.
 
+    `components/signal_to_noise.py` states the coverage of the intervals of signal-to-noise and of its gain. That of
+    the ratio of variances, by a percentile bootstrap of 256 unrolls, is 93% to 95%.
+    Quotients of estimates that do not vary are NaN.
+
     Attributes:
-      mean: of the estimates; the length of it for several.
+      mean: of the estimates; for several the length |mu|, estimated without the bias of the length of a mean.
       variance: of one estimate; the sum of several.
       squared_iqr: square of the interquartile range, which heavy tails leave alone; the sum of several.
       largest_share: of one unroll in the variance.
-      signal_to_noise: mean over standard deviation of one estimate.
-      signal_to_noise_interval: 95%, bootstrapped over unrolls.
+      signal_to_noise: |mu| / sqrt(tr Sigma) of one estimate, without a sign for one number too:
+        sqrt(max(0, T) / tr Sigma), where T is the unbiased estimate of |mu|^2.
+      signal_to_noise_interval: 95%, score interval.
       variance_ratio: variance of the plain estimate through as many updates, over this one's.
-      variance_ratio_interval: 95%, paired.
+      variance_ratio_interval: 95%, paired, bootstrapped over unrolls.
       squared_iqr_ratio: the same of squared interquartile ranges.
       signal_to_noise_gain: signal-to-noise less that of the plain estimate through as many updates.
-      signal_to_noise_gain_interval: 95%, paired.
+      signal_to_noise_gain_interval: 95%, paired, from the limits of both.
       cosine: with the reference, for one number the agreement in sign; NaN where the reference is not resolved.
     """
 
@@ -151,11 +155,11 @@ def summarise(
     """Compares estimators with the plain ones through as many updates.
 
     Args:
-      gradients: from a `Sampler`, `[N, K, P]`.
+      gradients: from a `Sampler`, `[N, K, P]`, at least four.
       estimators: what to compare.
       components: which of the `P` numbers to look at together, by name.
       reference: estimates `[M, P]` of what the mean should be.
-      num_resamples: of the bootstrap.
+      num_resamples: of the bootstrap of the ratio of variances.
       seed: of the bootstrap.
     """
     resamples = _resampling_weights(len(gradients), num_resamples, seed)
@@ -185,35 +189,39 @@ def meta_param_slices(meta_params: MetaParams) -> dict[str, slice]:
 
 
 def _summarise(ours: np.ndarray, plain: np.ndarray, reference: np.ndarray, resamples: np.ndarray) -> Summary:
-    mean, deviations = ours.mean(0), np.square(ours - ours.mean(0)).sum(1)
-    signal_to_noise, variance = _moments(ours, np.full((1, len(ours)), 1 / len(ours)))
-    plain_signal_to_noise, plain_variance = _moments(plain, np.full((1, len(ours)), 1 / len(ours)))
-    ours_again, plain_again = _moments(ours, resamples), _moments(plain, resamples)
-    centre = reference.mean(0)
+    draws, plain_draws = Draws.standardise(ours), Draws.standardise(plain)
+    gain, gain_interval = signal_to_noise.difference(draws, plain_draws)
+    variance_ratio = _ratio(plain_draws.variance, draws.variance)
+    plain_again, again = (_resampled_variances(x.values, resamples) for x in (plain_draws, draws))
+    with np.errstate(divide='ignore', invalid='ignore'):  # A resample can miss the only draws that differ.
+        variance_ratios = variance_ratio * plain_again / again
+    mean, deviations, centre = ours.mean(0), np.square(draws.values - draws.values.mean(0)).sum(1), reference.mean(0)
     cosine = float(mean @ centre / max(np.linalg.norm(mean) * np.linalg.norm(centre), np.finfo(float).tiny))
     return Summary(
-        mean=float(mean[0]) if mean.size == 1 else float(np.linalg.norm(mean)),
-        variance=float(variance[0]),
+        mean=float(mean[0]) if mean.size == 1 else _length(mean, draws.variance / len(ours)),
+        variance=draws.variance,
         squared_iqr=_squared_iqr(ours),
         largest_share=float(deviations.max() / deviations.sum()),
-        signal_to_noise=float(signal_to_noise[0]),
-        signal_to_noise_interval=_interval(ours_again[0]),
-        variance_ratio=float(plain_variance[0] / variance[0]),
-        variance_ratio_interval=_interval(plain_again[1] / ours_again[1]),
-        squared_iqr_ratio=_squared_iqr(plain) / _squared_iqr(ours),
-        signal_to_noise_gain=float(signal_to_noise[0] - plain_signal_to_noise[0]),
-        signal_to_noise_gain_interval=_interval(ours_again[0] - plain_again[0]),
+        signal_to_noise=draws.squared_norm.length,
+        signal_to_noise_interval=draws.squared_norm.interval,
+        variance_ratio=variance_ratio,
+        variance_ratio_interval=_interval(variance_ratios),
+        squared_iqr_ratio=_ratio(_squared_iqr(plain), _squared_iqr(ours)),
+        signal_to_noise_gain=gain,
+        signal_to_noise_gain_interval=gain_interval,
         cosine=cosine if is_resolved(reference) else np.nan,
     )
 
 
-def _moments(estimates: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Signal-to-noise and variance of estimates `[N, P]` under each row of weights `[R, N]`, each `[R]`."""
-    scale = max(np.abs(estimates).max(), np.finfo(float).tiny)  # Squares of meta-gradients can be very small.
-    mean = weights @ (estimates / scale)
-    variance = np.maximum(weights @ np.square(estimates / scale) - np.square(mean), 0).sum(1)
-    variance *= len(estimates) / (len(estimates) - 1)
-    return np.linalg.norm(mean, axis=1) / np.sqrt(variance), variance * scale**2
+def _length(mean: np.ndarray, variance: float) -> float:
+    """Length of a mean of that variance, without what the variance adds to its square."""
+    return float(np.sqrt(max(mean @ mean - variance, 0)))
+
+
+def _resampled_variances(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Total variance of `[N, P]` under each row of weights `[R, N]`, each `[R]`."""
+    deviations = values - values.mean(0)
+    return weights @ np.square(deviations).sum(1) - np.square(weights @ deviations).sum(1)
 
 
 def _resampling_weights(size: int, num_resamples: int, seed: int) -> np.ndarray:
@@ -229,3 +237,7 @@ def _squared_iqr(estimates: np.ndarray) -> float:
 def _interval(values: np.ndarray) -> Interval:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else np.nan

@@ -3,11 +3,13 @@
     python tools/meta_gradient_statistics.py --gin_file gin/snake/self_tuning.gin
     python tools/meta_gradient_statistics.py --workdir runs/snake --checkpoints 200,2000 --gin_bindings 'NUM_ENVS = 128'
 
-Freezes a new agent, or with --workdir the agents of a run's checkpoints, and draws independent unrolls from each. Checkpoints
-are read with the configuration of their run; --gin_file and --gin_bindings then change what is measured, as long as the weights
-keep their shapes. An inner optimiser of another kind than the run's starts from its initial state. Prints a table, and writes
-to --out: statistics.csv, statistics.png, and gradients_*.npy, the derivatives `[N, K, P]` that they come from. Exit status: 0, or
-2 when what was asked for cannot be done.
+Freezes a new agent, or with --workdir the agents of a run's checkpoints, and draws independent unrolls from each.
+Checkpoints are read with the configuration of their run; --gin_file and --gin_bindings then change what is measured, as
+long as the weights keep their shapes. An inner optimiser of another kind than the run's starts from its initial state.
+Signal-to-noise ratios are estimated without the bias of the plug-in ratio; `components/signal_to_noise.py` has the
+formulas and the coverage of the intervals. Prints a table, and writes to --out: statistics.csv, statistics.png, and
+gradients_*.npy, the derivatives `[N, K, P]` that they come from. Exit status: 0, or 2 when what was asked for cannot be
+done.
 """
 
 import argparse
@@ -33,7 +35,7 @@ from agents import configuration
 from agents.experiment import Experiment
 from agents.launch import argument_parser, explained
 from agents.runs import restore_learner
-from components import statistics
+from components import signal_to_noise, statistics
 from components.learner import Learner
 from components.meta_optimisers import step_weights
 from components.meta_optimisers.meta_gradient import MetaGradient
@@ -121,8 +123,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if not args.gin_file and not args.workdir:
         parser.error('give --gin_file, --workdir or both')
-    if args.num_unrolls < 2 or args.num_reference_unrolls == 1 or min(args.num_inner_steps) < 1:
-        parser.error('--num_unrolls and --num_reference_unrolls must be at least 2, --num_inner_steps at least 1')
+    if args.num_unrolls < 4 or args.num_reference_unrolls == 1 or min(args.num_inner_steps) < 1:
+        parser.error(
+            '--num_unrolls must be at least 4, --num_reference_unrolls at least 2, --num_inner_steps at least 1'
+        )
     args.out = args.out or (args.workdir or pathlib.Path()) / 'statistics'
     return args
 
@@ -192,14 +196,19 @@ def _row(
         'meta_parameter': path,
         'num_unrolls': num_unrolls,
         'num_reference_unrolls': num_reference,
+        'signal_to_noise_method': signal_to_noise.METHOD,
     }
     for name, value in summary._asdict().items():
         if isinstance(value, tuple):
             name = name.removesuffix('_interval')
-            row |= {f'{name}_low': f'{value[0]:.4g}', f'{name}_high': f'{value[1]:.4g}'}
+            row |= {f'{name}_low': _number(value[0]), f'{name}_high': _number(value[1])}
         else:
-            row[name] = '' if np.isnan(value) else f'{value:.4g}'
+            row[name] = _number(value)
     return row
+
+
+def _number(value: float) -> str:
+    return '' if np.isnan(value) else f'{value:.4g}'
 
 
 def _write(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
@@ -221,6 +230,7 @@ def _table(rows: list[dict[str, Any]]) -> rich.table.Table:
         'less that of LastStep',
         'cosine',
         box=rich.box.SIMPLE,
+        caption=f'signal-to-noise: {signal_to_noise.METHOD}, 0 if that is negative; 95% intervals',
     )
     for row in rows:
         table.add_row(
@@ -229,7 +239,7 @@ def _table(rows: list[dict[str, Any]]) -> rich.table.Table:
             row['step_weights'],
             row['meta_parameter'],
             row['variance'],
-            *(f'{row[n]} [{row[f"{n}_low"]}, {row[f"{n}_high"]}]' for n in _WITH_INTERVALS),
+            *(f'{row[n]} [{row[f"{n}_low"]}, {row[f"{n}_high"]}]' if row[n] else '' for n in _WITH_INTERVALS),
             row['cosine'] or 'unresolved',
         )
     return table
@@ -254,7 +264,8 @@ def _plot(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
             here = [row for row in rows if (row['checkpoint'], row['meta_parameter']) == (label, name)]
             ys = range(len(here))
             value, low, high = (
-                np.array([float(row[f'signal_to_noise{end}']) for row in here]) for end in ('', '_low', '_high')
+                np.array([float(row[f'signal_to_noise{end}'] or 'nan') for row in here])
+                for end in ('', '_low', '_high')
             )
             axes[i, j].hlines(ys, low, high)
             axes[i, j].plot(value, ys, 'o', markersize=4)
