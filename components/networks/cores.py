@@ -46,6 +46,10 @@ class StackedLSTM:
 
     hidden_sizes: Sequence[PositiveInt] = (64, 256)
 
+    def __post_init__(self):
+        if not self.hidden_sizes:
+            raise ValueError('StackedLSTM.hidden_sizes is empty')
+
     def __call__(self) -> hk.RNNCore:
         cores = [hk.LSTM(size, name=f'lstm_{i}') for i, size in enumerate(self.hidden_sizes)]
         return hk.deep_rnn_with_skip_connections(cores)
