@@ -38,8 +38,8 @@ def load(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = ()) -
       bindings: lines as in a gin file, imports and includes among them; they can use the names that the files import.
 
     Raises:
-      ConfigurationError: if a file is missing or wrong, a required macro is not set, a macro is not used, or a value cannot be
-        written to a gin file.
+      ConfigurationError: if a file is missing or wrong, a required macro is not set, a macro is not used, or a value
+        cannot be written to a gin file.
     """
     paths = [find_file(path) for path in gin_files]
     provenance.clear()
@@ -62,7 +62,8 @@ def build(cls: type[T]) -> T:
     Arguments are checked before anything is made.
 
     Raises:
-      ConfigurationError: if an argument is missing, or not of its annotation's type or range; or if a constructor refuses its arguments.
+      ConfigurationError: if an argument is missing, or not of its annotation's type or range; or if a constructor
+        refuses its arguments.
     """
     for problem in provenance.problems(cls):
         raise ConfigurationError(problem)
@@ -71,7 +72,7 @@ def build(cls: type[T]) -> T:
 
 
 def check_effects(cls: type) -> None:
-    """Checks that every binding that was asked for has an effect on what is built. What a run's own file holds is not asked for.
+    """Checks that every binding has an effect on what is built; those of a run's own file are not checked.
 
     Raises:
       ConfigurationError: if one has none; the message names the bindings that take its place.

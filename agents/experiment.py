@@ -81,11 +81,13 @@ class Experiment:
 
         if min(self.meta_steps_in(self.log_every), self.num_meta_steps) > MAX_INT:
             raise CompositionError(
-                f'Experiment.log_every is {self.log_every:,} steps, more than {MAX_INT:,} meta-steps: write rows more often'
+                f'Experiment.log_every is {self.log_every:,} steps, more than {MAX_INT:,} meta-steps: '
+                'write rows more often'
             )
         if self.seed > 2**32 - self.num_seeds:
             raise CompositionError(
-                f'Experiment.seed must be in [0, {2**32 - self.num_seeds:,}] for {self.num_seeds} seeds, got {self.seed}'
+                f'Experiment.seed must be in [0, {2**32 - self.num_seeds:,}] for {self.num_seeds} seeds, '
+                f'got {self.seed}'
             )
 
     @property

@@ -44,7 +44,7 @@ def explained(command: Callable[[], int], show_traceback: bool = False) -> int:
         return command()
     except Exception as error:
         if isinstance(error, BrokenPipeError) and is_lost(sys.stdout):
-            return 0  # Nobody reads on.
+            return 0  # The reader has gone, `head` say.
         if show_traceback:
             say(traceback.format_exc().rstrip(), sys.stderr)
         say(f'error: {_in_one_line(error)}', sys.stderr)
@@ -91,7 +91,7 @@ def launch(
 
     Raises:
       ConfigurationError: if the configuration cannot be read or built, or the folder holds another run.
-      CompositionError, DivergedError, CheckpointError, OSError: as `Experiment.run`.
+      CompositionError, DivergedError, CheckpointError, EnvironmentFailedError, OSError: as `Experiment.run`.
     """
     before = configuration.bindings_of(directory / workdir.CONFIG) if workdir.has_progress(directory) else None
     configuration.load(gin_files, bindings)

@@ -1,4 +1,4 @@
-"""Standard output and standard error, which a process that trains can lose at any time: what counts are its files."""
+"""Standard output and standard error, which can close while a process trains: its files are what counts."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def use_open_outputs() -> None:
 
 
 def say(line: str, to: TextIO) -> None:
-    """Prints a line; an output that nobody reads any more, or that is full, is discarded from then on."""
+    """Prints a line; once the reader has gone or the device is full, the stream is discarded."""
     try:
         print(line, file=to, flush=True)
     except (OSError, ValueError):  # Of a stream that was closed, ValueError.
@@ -31,7 +31,7 @@ def lose(stream: Any) -> None:
 
 
 def is_lost(stream: Any) -> bool:
-    """Whether nobody reads a stream any more; if so, what it still holds is discarded."""
+    """Whether the reader of a stream has gone; if so, its buffer is discarded."""
     try:
         stream.flush()
     except (OSError, ValueError):

@@ -50,7 +50,7 @@ class TerminalLogger(loggers.Logger):
         try:
             what(self._display)
         except OSError:
-            lose(sys.stdout)  # Nobody looks any more; training goes on.
+            lose(sys.stdout)  # Training continues without a display.
 
 
 class _Bar:

@@ -1,7 +1,8 @@
-"""Reads gin files and keeps where each value was bound; traces which binding gives each parameter of a component its value.
+"""Reads gin files with the place of each binding, and traces which binding gives each parameter its value.
 
-gin keeps neither. Files are parsed by gin, statement by statement; values are looked up as gin looks them up when it calls a class
-or a function: of several scopes the innermost wins, and a reference with a scope of its own leaves that of its surroundings.
+gin keeps neither. Files are parsed by gin, statement by statement; values are looked up as gin looks them up when it
+calls a class or a function: of several scopes the innermost wins, and a reference with a scope of its own leaves that
+of its surroundings.
 """
 
 import contextlib
@@ -125,7 +126,7 @@ def find_file(path: str | os.PathLike, beside: Sequence[pathlib.Path] = ()) -> p
 
 
 def _read(text: str, files: Sequence[pathlib.Path]) -> None:
-    """Reads a text of the last of these files, each included by the one before it; of the command line if there is none."""
+    """Reads the text of the last of these files, each included by the one before; of the command line if empty."""
     with gin.config._parse_scope() as context:
         with _located(files):
             statements = gin.config_parser.ConfigParser(text, gin.config.ParserDelegate())
@@ -231,8 +232,8 @@ class UnusedBinding(NamedTuple):
     Attributes:
       name: as a gin file writes it.
       source: where it stands.
-      winners: bindings of the same parameter in scopes inside its own, which take its place; empty if nothing is built that it
-        could reach.
+      winners: bindings of the same parameter in scopes inside its own, which take its place; empty if nothing is built
+        that it could reach.
     """
 
     name: str
@@ -258,15 +259,12 @@ def settings(cls: type) -> dict[str, Setting]:
 
 def problems(cls: type) -> Iterator[str]:
     """What is wrong with the arguments of an object of a class and of all that it is put together from, in lines."""
-    trace = _Trace()
-    trace.parameters(gin.config._inverse_lookup(cls), [])
-    return iter(trace.problems)
+    return iter(_trace(cls).problems)
 
 
 def bindable_names(cls: type) -> list[str]:
-    """Names of all parameters that can be bound of what an object of a class is put together from, as a gin file writes them."""
-    trace = _Trace()
-    trace.parameters(gin.config._inverse_lookup(cls), [])
+    """Names of all parameters of an object of a class and of its parts, as a gin file writes them."""
+    trace = _trace(cls)
     macros = [scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro']
     return [*macros, *dict.fromkeys(trace.names)]
 
@@ -274,12 +272,10 @@ def bindable_names(cls: type) -> list[str]:
 def unused_bindings(cls: type) -> list[UnusedBinding]:
     """Bindings that nothing uses that an object of a class is put together from.
 
-    A binding in an included file may be of what is not built: a base file serves variants that put another component in the place of
-    the one that it binds. It counts if other bindings take its place wherever it could have an effect.
+    A binding in an included file may be of what is not built: a base file serves variants that put another component in
+    the place of the one that it binds. It counts if other bindings take its place wherever it could have an effect.
     """
-    trace = _Trace()
-    trace.parameters(gin.config._inverse_lookup(cls), [])
-    unused = []
+    trace, unused = _trace(cls), []
     for (scope, selector), parameters in gin.config._CONFIG.items():
         for name in parameters:
             key = scope, selector, name
@@ -292,6 +288,12 @@ def unused_bindings(cls: type) -> list[UnusedBinding]:
             if winners or not source.is_included:
                 unused.append(UnusedBinding(_name(key), source, winners))
     return sorted(unused)
+
+
+def _trace(cls: type) -> '_Trace':
+    trace = _Trace()
+    trace.parameters(gin.config._inverse_lookup(cls), [])
+    return trace
 
 
 def _name(key: Key) -> str:
@@ -370,7 +372,7 @@ class _Trace:
     def _setting(
         self, value: Any, key: Key | None, source: str, scopes: list[str], macro: str = ''
     ) -> tuple[Setting, Any]:
-        """A value that is bound to a parameter of what is called in these scopes, and the value itself behind macros."""
+        """The setting of a value that is bound in these scopes, and the value itself behind macros."""
         if key is not None:
             self.used.add(key)
         if isinstance(value, gin.config.ConfigurableReference):

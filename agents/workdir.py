@@ -81,7 +81,6 @@ def locked(workdir: pathlib.Path, notify: Callable[[str], None] = print) -> Iter
                 return
             if not isinstance(error, BlockingIOError):
                 raise
-
             file.seek(0)
             raise ConfigurationError(
                 f'another process ({file.read().strip()}) is training in {workdir}; wait for it, or choose another '

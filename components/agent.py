@@ -60,8 +60,8 @@ class Agent:
     def __post_init__(self):
         if self.steps_per_meta_step > MAX_INT:
             raise CompositionError(
-                f'a meta-step is {self.steps_per_meta_step:,} environment steps (inner steps x unroll length x environments x '
-                f'lifetimes), more than the {MAX_INT:,} that can be counted: make one of them smaller'
+                f'a meta-step is {self.steps_per_meta_step:,} environment steps (inner steps x unroll length x '
+                f'environments x lifetimes), more than the {MAX_INT:,} that can be counted: make one of them smaller'
             )
         if self.lifetime_length is not None and self.lifetime_length < self.meta_optimiser.num_updates:
             raise CompositionError(
@@ -98,7 +98,7 @@ class Agent:
         return [*self._integers_as_numbers(), *self._off_policy_doubts()]
 
     def _integers_as_numbers(self) -> list[str]:
-        """Observed integers that a torso reads as quantities, though they are probably names. Of 8 bits, they are pixels."""
+        """Observed integers that a torso reads as quantities but may be categories; those of 8 bits are pixels."""
         observations = self.environment.spec().observations
         entries = {path: spec for path, spec in entries_of(observations).items() if isinstance(spec, specs.Array)}
         torsos = {'': self.network.torso, **getattr(self.network.torso, 'torsos', {})}
@@ -114,8 +114,9 @@ class Agent:
                     int(spec.maximum) + 1 if isinstance(spec, specs.BoundedArray) and spec.shape == () else '...'
                 )
                 doubts.append(
-                    f'the observation{f" {path}" if path else ""} is an integer ({spec.dtype} {list(spec.shape)}), which '
-                    f'{type(torso).__name__} reads as a number: if it is a name, bind torsos.OneHot with num_values = {num_values} for it'
+                    f'the observation{f" {path}" if path else ""} is an integer ({spec.dtype} {list(spec.shape)}), '
+                    f'which {type(torso).__name__} reads as a number: if it is a name, bind torsos.OneHot with '
+                    f'num_values = {num_values} for it'
                 )
         return doubts
 

@@ -248,21 +248,21 @@ class Checkpointer:
     def _data(self, step: int, record: Mapping[str, Any], template: Any = None) -> Any:
         with self._reading(step):
             args = self._args.Composite(state=self._args.StandardRestore(template))
-            # As NumPy's, so that a program that was compiled for a new state serves a restored one: JAX tells arrays that are
-            # bound to a device from those that are not.
+            # As NumPy arrays: JAX would compile again for arrays that are committed to a device.
             data = jax.device_get(self._manager.restore(step, args=args)['state'])
             if _digest(data) != record['arrays']:
                 raise ValueError('what was read is not what was written')
         return data
 
     def _read_back(self, step: int) -> None:
-        """Reads the first checkpoint that this process has written: a folder that cannot be read is told before training goes on."""
+        """Reads back what was just written, so that an unreadable folder shows before training continues."""
         self.wait()
         try:
             self._data(step, self._record(step))
         except DamagedCheckpointError as error:
             raise CheckpointError(
-                f'checkpoint {step} was written to {self._directory} but cannot be read back: {error}; choose another folder'
+                f'checkpoint {step} was written to {self._directory} but cannot be read back: {error}; choose another '
+                'folder'
             ) from error
 
     def _record(self, step: int) -> dict[str, Any]:
@@ -318,7 +318,7 @@ def _without_patterns(directory: pathlib.Path) -> pathlib.Path:
 def _silence_orbax() -> None:
     """Keeps from standard error what orbax says there in many lines, of damaged files above all: we say it in one.
 
-    The first read that fails ends orbax's event loop. Those under way then fail where nobody can catch it, at any time.
+    The first read that fails ends orbax's event loop. Pending reads then fail as unraisable exceptions, at any time.
     """
     for name in ('asyncio', 'absl'):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -6,7 +6,8 @@
         bootstrap: bool = True
 
 An annotation says which type a field takes, and `Annotated[float, Interval(0, 1)]` which range. The same check serves
-constructors, and arguments that a gin file binds to functions and classes of other libraries. Arrays, traced ones above all, are not checked.
+constructors, and arguments that a gin file binds to functions and classes of other libraries. Arrays, traced ones above
+all, are not checked.
 """
 
 import collections.abc
@@ -69,13 +70,14 @@ class Interval:
 UnitInterval = Annotated[float, Interval(0, 1)]
 Positive = Annotated[float, Interval(0, low_open=True)]
 NonNegative = Annotated[float, Interval(0)]
-LearningRate = Annotated[float, Interval(0, 1_000, low_open=True)]
+LEARNING_RATES = Interval(0, 1_000, low_open=True)
+LearningRate = Annotated[float, LEARNING_RATES]
 PositiveInt = Annotated[int, Interval(1, MAX_INT)]
 AtLeastTwo = Annotated[int, Interval(2, MAX_INT)]
 NonNegativeInt = Annotated[int, Interval(0, MAX_INT)]
 
-OPTAX_RANGES: Mapping[str, Any] = {
-    'learning_rate': Interval(0, 1_000, low_open=True),
+OPTAX_RANGES: Mapping[str, Interval] = {
+    'learning_rate': LEARNING_RATES,
     **dict.fromkeys(('b1', 'b2', 'b3', 'decay', 'momentum', 'decay_rate'), Interval(0, 1)),
     **dict.fromkeys(('eps', 'eps_root', 'weight_decay', 'initial_scale', 'initial_accumulator_value'), Interval(0)),
     **dict.fromkeys(('max_norm', 'max_delta', 'clipping', 'threshold'), Interval(0, low_open=True)),

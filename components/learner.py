@@ -90,10 +90,10 @@ class Learner(acme_core.Learner):
         """Takes `num_meta_steps` meta-steps with the same compiled program, whatever their number.
 
         Raises:
-            CompositionError: the first time, if a meta-gradient was zero throughout, so that nothing leads from that
-              field to the outer loss, or not finite.
-            DivergedError: if a loss or a weight is not finite; the row that shows it was logged.
-        EnvironmentFailedError: if an environment on the host has failed; the state is lost then.
+          CompositionError: the first time, if a meta-gradient was zero throughout, so that nothing leads from that
+            field to the outer loss, or not finite.
+          DivergedError: if a loss or a weight is not finite; the row that shows it was logged.
+          EnvironmentFailedError: if an environment on the host has failed; the state is lost then.
         """
         with named_failures(self.agent.environment):
             self.state, metrics, meta_values, finite = self._compiled_steps(self.state, num_meta_steps)
@@ -193,7 +193,7 @@ class Learner(acme_core.Learner):
             return state, jax.tree.map(_add_to_total, totals, _with_float_logs(metrics))
 
         state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
-        metrics = totals._replace(logs=jax.tree.map(lambda x: x / num_meta_steps, totals.logs))
+        metrics = totals._replace(logs=jax.tree.map(lambda x: x / jnp.maximum(num_meta_steps, 1), totals.logs))
         values = over_axis(self.agent.meta_parameters.values, self.num_seeds)(state.meta_params)
         return state, metrics, values, jax.vmap(_is_finite)((state.agents.params, state.meta_params))
 

@@ -224,7 +224,7 @@ class WandbLogger(loggers.Logger):
 
 
 def per_seed(data: Row, first: int = 0) -> list[dict[str, Any]]:
-    """A row with arrays `[S]` as `S` rows of numbers, each with its `seed` in front, counted from that of the first replica."""
+    """A row with arrays `[S]` as `S` rows of numbers, each with its `seed` in front, counted from `first`."""
     num_seeds = max((len(value) for value in data.values() if np.ndim(value)), default=1)
     return [
         {'seed': first + i, **{name: value[i] if np.ndim(value) else value for name, value in data.items()}}

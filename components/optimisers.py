@@ -71,8 +71,8 @@ class Optimiser:
 
     Args:
       transform: from a gradient to a direction, *without* a learning rate: `optax.scale_by_rms()`,
-        `optax.scale_by_adam(eps_root=1e-8)`, `optax.identity()` for SGD, or a `chain` of such. `optax.adam()` is not one: it has a
-        learning rate and a sign of its own (`check_descends`).
+        `optax.scale_by_adam(eps_root=1e-8)`, `optax.identity()` for SGD, or a `chain` of such. `optax.adam()` is not
+        one: it has a learning rate and a sign of its own (`check_descends`).
       learning_rate: positive, at most 1,000.
     """
 
@@ -112,8 +112,8 @@ def check_descends(optimiser: Optimiser, params: Params, name: str = 'Optimiser.
     climbed = _weights_with(optimiser.transform, params, name, sign=-1)
     if climbed:
         raise ValueError(
-            f'{name} steps up the gradient of {climbed}: it takes a direction without a learning rate and a sign, such as '
-            'optax.scale_by_adam() in the place of optax.adam(), optax.identity() of optax.sgd(), or '
+            f'{name} steps up the gradient of {climbed}: it takes a direction without a learning rate and a sign, '
+            'such as optax.scale_by_adam() in the place of optax.adam(), optax.identity() of optax.sgd(), or '
             'optax.scale_by_rms() of optax.rmsprop(); the learning rate is Optimiser.learning_rate'
         )
 
@@ -127,13 +127,14 @@ def check_complete(optimiser: optax.GradientTransformation, params: Params, name
       name: of the field that holds it, for the message.
 
     Raises:
-      ValueError: if it steps up the gradient of some of them, as a transformation without a learning rate does, or cannot be used.
+      ValueError: if it steps up the gradient of some of them, as a transformation without a learning rate does, or
+        cannot be used.
     """
     climbed = _weights_with(optimiser, params, name, sign=1)
     if climbed:
         raise ValueError(
-            f'{name} steps up the gradient of {climbed}: it takes a complete optimiser, such as optax.adam(), or a chain that ends '
-            'with one or with optax.scale_by_learning_rate()'
+            f'{name} steps up the gradient of {climbed}: it takes a complete optimiser, such as optax.adam(), '
+            'or a chain that ends with one or with optax.scale_by_learning_rate()'
         )
 
 
@@ -141,7 +142,8 @@ def check_differentiable(optimiser: Optimiser, params: Params) -> None:
     """Checks that meta-gradients through an inner optimiser are finite where gradients are zero.
 
     A dead unit has a gradient of exactly zero, and the derivative of a square root or of a norm there makes a whole
-    meta-gradient NaN. So two steps are differentiated, once with one zero entry in each array and once with nothing but zeros.
+    meta-gradient NaN. So two steps are differentiated, once with one zero entry in each array and once with nothing but
+    zeros.
 
     Args:
       optimiser: of an update rule.
@@ -167,13 +169,15 @@ def check_differentiable(optimiser: Optimiser, params: Params) -> None:
     one_zero_is_finite, zeros_are_finite = (all(np.isfinite(x[i]).all() for x in derivatives) for i in range(2))
     if not one_zero_is_finite:
         raise ValueError(
-            'Optimiser.transform cannot be differentiated where an entry of a gradient is zero, so meta-gradients would be NaN: '
-            'give Adam-like transformations eps_root > 0 (1e-8, say), optax.scale_by_rms eps_in_sqrt = True'
+            'Optimiser.transform cannot be differentiated where an entry of a gradient is zero, so meta-gradients '
+            'would be NaN: give Adam-like transformations eps_root > 0 (1e-8, say), optax.scale_by_rms '
+            'eps_in_sqrt = True'
         )
     if not zeros_are_finite:
         raise ValueError(
-            'Optimiser.transform cannot be differentiated where a gradient is zero throughout, as a norm has no derivative there, so '
-            'meta-gradients would be NaN: clip with optimisers.clip_by_global_norm, optimisers.clip_by_block_rms or optax.clip'
+            'Optimiser.transform cannot be differentiated where a gradient is zero throughout, as a norm has no '
+            'derivative there, so meta-gradients would be NaN: clip with optimisers.clip_by_global_norm, '
+            'optimisers.clip_by_block_rms or optax.clip'
         )
 
 

@@ -20,7 +20,7 @@ class Scheduled:
     """
 
     schedule: optax.Schedule
-    stands_for_number: ClassVar[bool] = True
+    stands_for_number: ClassVar[bool] = True  # The check of a numeric field judges its first value.
 
     def __post_init__(self):
         try:

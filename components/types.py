@@ -51,7 +51,8 @@ class EpisodeTotals(NamedTuple):
     """Sums over the episodes that ended during an unroll; divide by `num_episodes` for means.
 
     Attributes:
-      num_steps: environment steps taken, transitions with mask 0 left out. int32 scalar; of a meta-step fewer than 2^31.
+      num_steps: environment steps taken, transitions with mask 0 left out. int32 scalar; of a meta-step fewer than
+        2^31.
       num_episodes: episodes that ended. int32 scalar.
       return_sum: undiscounted returns of those episodes, added up. Scalar.
       length_sum: their lengths in environment steps, added up. int32 scalar.
@@ -96,7 +97,7 @@ class FieldError(CompositionError):
 
 
 class EnvironmentFailedError(UserError, RuntimeError):
-    """An environment on the host has raised an error, or returned what does not fit its specs; the message says which, and when."""
+    """An environment on the host has raised an error or broken its specs; the message says which, and when."""
 
 
 class DivergedError(UserError, ArithmeticError):

@@ -1,14 +1,15 @@
-"""Tries to start runs with values and gin files that nobody means, and checks that each ends in one line or trains.
+"""Starts runs with wrong values and damaged gin files, and checks that each trains or ends in one line.
 
     python tests/fuzz.py bindings --tries 2000
     python tests/fuzz.py bindings --gin_file gin/catch/meta_discount.gin --name learning_rate
     python tests/fuzz.py files --tries 200
 
-`bindings` binds every field of every component of each gin file, and every macro, to each of some twenty values of wrong types, out of
-range, infinite, or in containers. `files` cuts gin files, deletes, repeats and swaps their lines, changes their characters and
-encodings, and adds circles of includes and of macros, and deep nesting. Tries are drawn at random if they are fewer than all. Each
-is a run of its own: its status must be 0, 2 or 3 within the time limit, without a traceback, and with one line that says why where it
-is not 0. Prints a line for each that does not, and a count of statuses. Exit status: 0 if all hold, 1 if not.
+`bindings` binds every field of every component of each gin file, and every macro, to each of some twenty values of
+wrong types, out of range, infinite, or in containers. `files` cuts gin files, deletes, repeats and swaps their lines,
+changes their characters and encodings, and adds circles of includes and of macros, and deep nesting. Tries are drawn at
+random if they are fewer than all. Each is a run of its own: its status must be 0, 2 or 3 within the time limit, without
+a traceback, and with one line that says why where it is not 0. Prints a line for each that does not, and a count of
+statuses. Exit status: 0 if all hold, 1 if not.
 """
 
 import argparse
@@ -41,8 +42,10 @@ VARIANTS = (
 )
 
 VALUES = (
-    'None', 'True', 'False', '0', '1', '-1', '0.5', '1.5', '-0.5', '1e999', '-1e999', '1e300', '1e18', '10 ** 18', '1' + 18 * '0',
-    '2147483648', "'text'", "'False'", "''", '[1]', '()', '{}', "{'a': 1}", '[None]', "b'x'", '1j', '@nothing', '%NOTHING',
+    'None', 'True', 'False', '0', '1', '-1', '0.5', '1.5', '-0.5', '1e999', '-1e999', '1e300', '1e18', '10 ** 18',
+    '1' + 18 * '0',
+    '2147483648', "'text'", "'False'", "''", '[1]', '()', '{}', "{'a': 1}", '[None]', "b'x'", '1j',
+    '@nothing', '%NOTHING',
 )  # fmt: skip
 
 SMALL = (
@@ -134,7 +137,7 @@ def command(file: str, bindings: Sequence[str]) -> list[str]:
 
 
 def attempt(arguments: list[str], seconds: float) -> tuple[int | None, str, float]:
-    """Runs tools/run.py in a process of its own: status, None if it did not end in time; output; seconds that it took."""
+    """Runs tools/run.py in a process of its own: status (None if it was stopped), output, seconds that it took."""
     start = time.monotonic()
     with tempfile.TemporaryFile() as output:
         pid = os.fork()
@@ -232,10 +235,8 @@ def _circle_of_components(text: str, random_: random.Random, path: pathlib.Path)
     return text.replace('dynamic_registration\n', f'dynamic_registration\n{lines}', 1) + bindings
 
 
-DAMAGES = (
-    _cut, _delete_line, _swap_lines, _change_characters, _flip_bytes, _encode, _nest, _circle_of_includes, _circle_of_macros,
-    _circle_of_components,
-)  # fmt: skip
+DAMAGES = ( _cut, _delete_line, _swap_lines, _change_characters, _flip_bytes, _encode, _nest, _circle_of_includes,
+_circle_of_macros, _circle_of_components, )  # fmt: skip
 
 
 def _drawn(tries: list, args: argparse.Namespace) -> list:

@@ -138,7 +138,9 @@ c/hk.LSTM.hidden_size = 6
         f'{torsos}.unscoped.hidden_sizes': Setting('[2]', f'{path}:{line("a/torsos.MLP.hidden_sizes = [2]") + 1}'),
         f'{torsos}.scoped.hidden_sizes': Setting('[1]', f'{path}:{line("torsos.MLP.hidden_sizes = [1]") + 1}'),
         f'{torsos}.nested.hidden_sizes': Setting('[3]', f'{path}:{line("a/b/torsos.MLP.hidden_sizes = [3]") + 1}'),
-        f"{torsos}['not an identifier'].hidden_sizes": Setting('[4]', f'{path}:{line("NET/torsos.MLP.hidden_sizes = [4]") + 1}'),
+        f"{torsos}['not an identifier'].hidden_sizes": Setting(
+            '[4]', f'{path}:{line("NET/torsos.MLP.hidden_sizes = [4]") + 1}'
+        ),
         f'{torsos}.singleton.hidden_sizes': Setting('[5]', f'{path}:{line("    hidden_sizes = [5]") + 1}'),
         'core.hidden_size': Setting('6', f'{path}:{line("c/hk.LSTM.hidden_size = 6") + 1}'),
     }  # fmt: skip

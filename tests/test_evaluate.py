@@ -325,7 +325,7 @@ def test_learned_meta_parameters_are_of_the_same_paths(workdir, restored):
 def test_frozen_values_can_be_those_of_a_network():
     class Weights:
         def init(self, key, default):
-            raise AssertionError('what was learned is not made anew')
+            raise AssertionError('what was learned is not initialised again')
 
         def value(self, meta_param):
             return jax.tree.map(lambda x: 2 * x, meta_param)

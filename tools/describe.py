@@ -5,7 +5,8 @@
     python tools/describe.py --workdir runs/snake --diff gin/snake/meta_discount_outer_critic.gin --json
 
 Builds the agent, but trains nothing. With --diff only the values that differ are told, in the one and in the other. --json
-prints one JSON document instead of tables. Exit status: 0, or 2 when what was asked for cannot be done or a binding has no effect.
+prints one JSON document instead of tables. Exit status: 0, or 2 when what was asked for cannot be done or a binding has
+no effect.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def _describe(args: argparse.Namespace) -> int:
         document = dataclasses.asdict(description) if found is None else _difference_document(found, *names)
         print(json.dumps(document, indent=2))
     else:
-        # Wider than any terminal: a path that is cut short would be of no use. What gin writes may look like rich's markup.
+        # Wider than any terminal: a path that is cut short would be of no use. What gin writes may look like markup.
         console = rich.console.Console(width=1_000, markup=False)
         for table in _tables(description) if found is None else [_difference_table(found, *names)]:
             console.print(table)

@@ -41,7 +41,7 @@ def _spec(reset: Callable, num_actions: int, observations: Any = None) -> specs.
 
 
 def _bounded(spec: specs.Array, described: Any) -> specs.Array:
-    """The spec of an integer with the bounds that a library gives: `n` of a space, `num_values` or `minimum` of a spec."""
+    """The spec of an integer with the bounds that a library gives: `n` of a space, `num_values` of a spec."""
     if not np.issubdtype(spec.dtype, np.integer) or spec.shape != ():
         return spec
     num_values = getattr(described, 'n', getattr(described, 'num_values', None))
@@ -93,7 +93,8 @@ class JumanjiEnvironment:
         for name in ('reset', 'step', 'action_spec'):
             if not hasattr(self.environment, name):
                 raise ValueError(
-                    f'JumanjiEnvironment.environment is no jumanji environment: a {type(self.environment).__name__} has no {name}'
+                    f'JumanjiEnvironment.environment is no jumanji environment: a {type(self.environment).__name__} '
+                    f'has no {name}'
                 )
         if not hasattr(self.environment.action_spec, 'num_values') or self.environment.action_spec.shape != ():
             raise ValueError(f'JumanjiEnvironment: {self.environment.action_spec} is not one discrete action')
@@ -142,15 +143,17 @@ class JumanjiEnvironment:
 class GymnaxEnvironment:
     """Any environment of gymnax's interface (1.0 or newer, or one without its `is_truncated`) with discrete actions.
 
-    gymnax's time limit is a truncation. An environment without `is_truncated` says nothing of time limits: every end is a termination.
+    gymnax's time limit is a truncation. An environment without `is_truncated` says nothing of time limits: every end is
+    a termination.
 
     Args:
-      environment: a `gymnax.environments.environment.Environment`, the name of a registered one, `CartPole-v1` say, or the pair
-        of an environment and its parameters that `gymnax.make` returns.
+      environment: a `gymnax.environments.environment.Environment`, the name of a registered one, `CartPole-v1` say, or
+        the pair of an environment and its parameters that `gymnax.make` returns.
       params: its parameters; None takes those of the pair, or `environment.default_params`.
 
     Raises:
-      ValueError: if there is no such environment, it has not the methods that are called, or its actions are not discrete.
+      ValueError: if there is no such environment, it has not the methods that are called, or its actions are not
+        discrete.
     """
 
     environment: Any

@@ -262,7 +262,7 @@ def spec_of(environment: SingleEnvironment) -> specs.EnvironmentSpec:
 
 
 def entries_of(observation: Any) -> dict[str, Any]:
-    """Entries of an observation of any structure, nested ones too, by paths such as `agent_position/row`; inner nodes among them."""
+    """Entries of an observation of any structure by path, `agent_position` and `agent_position/row` say."""
     entries: dict[str, Any] = {}
     leaves, _ = jax.tree_util.tree_flatten_with_path(observation, is_leaf=lambda x: x is not observation)
     for path, child in leaves:

@@ -31,15 +31,16 @@ class HostEnvironment:
     row has a batch of its own, stepped by a callback of its own. What happens on the host cannot be copied or taken
     back: a checkpoint holds the learner but not the episodes under way.
 
-    What an environment returns is made to fit its specs: observations in any containers of the same structure, Python's numbers, a
-    reward of one entry. A discount of None, which dm_env has at the start of an episode, is 1, and 0 where an episode ends. What does
-    not fit, and any error of an environment, is an `EnvironmentFailedError` that names the environment, its number and its step.
+    What an environment returns is made to fit its specs: observations in any containers of the same structure, Python's
+    numbers, a reward of one entry. A discount of None, which dm_env has at the start of an episode, is 1, and 0 where
+    an episode ends. What does not fit, and any error of an environment, is an `EnvironmentFailedError` that names the
+    environment, its number and its step.
 
     Args:
       environment: makes one environment; called on the host, once for each member of a batch.
       batch_size: environments in a batch, `B`.
-      seed_argument: name of the argument of `environment` that takes an integer seed, in [0, 2^31). None if it takes none: then
-        the environments' randomness is their own, and runs do not repeat.
+      seed_argument: name of the argument of `environment` that takes an integer seed, in [0, 2^31). None if it takes
+        none: then the environments' randomness is their own, and runs do not repeat.
 
     Attributes:
       failure: the error that ended a callback, which arrives as one of the program's; None if there was none.

@@ -107,8 +107,8 @@ class Joined:
     """Features of several entries of an observation side by side, in the order of the observation.
 
     Args:
-      torsos: by the entry that each one sees, at any depth: `grid`, or `agent_position/row`. Any other array is flattened, and is its
-        own features.
+      torsos: by the entry that each one sees, at any depth: `grid`, or `agent_position/row`. Any other array is
+        flattened, and is its own features.
 
     Raises:
       ValueError: when called, if the observation is one array, or lacks an entry that has a torso.
