@@ -1,5 +1,6 @@
 """tools/run.py as a person runs it: in a process of its own, from another working directory."""
 
+import contextlib
 import csv
 import errno
 import os
@@ -36,6 +37,24 @@ def run(cwd, *arguments, bindings=SMALL):
     return subprocess.run(
         command(*arguments, bindings=bindings), cwd=cwd, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+@contextlib.contextmanager
+def running(cwd, *arguments, bindings=SMALL):
+    """A run under way, past its first row; it handles signals whatever the process of the tests ignores, and is ended."""
+    reset = f'import os, signal, sys; [signal.signal(n, signal.SIG_DFL) for n in {list(map(int, SIGNALS))}]'
+    start = [sys.executable, '-c', f'{reset}; os.execv(sys.argv[1], sys.argv[1:])']
+    process = subprocess.Popen(
+        [*start, *command(*arguments, bindings=bindings)],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while ' s left' not in process.stdout.readline():
+            assert process.poll() is None, process.stderr.read()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def rows(path):
@@ -77,15 +96,11 @@ def test_a_run_from_another_directory_leaves_all_its_files(tmp_path):
 
 
 def test_a_run_that_was_terminated_goes_on_with_nothing_but_its_folder(tmp_path):
-    process = subprocess.Popen(
-        command('--gin_file', 'gin/catch/meta_discount.gin', '--workdir', str(tmp_path / 'run'),
-                bindings=[*SMALL, 'TOTAL_ENV_STEPS = 500_000_000']),
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while ' s left' not in process.stdout.readline():
-        assert process.poll() is None, process.stderr.read()
-    process.send_signal(signal.SIGTERM)
-    out, error = process.communicate(timeout=120)
+    long = [*SMALL, 'TOTAL_ENV_STEPS = 500_000_000']
+    arguments = ['--gin_file', 'gin/catch/meta_discount.gin', '--workdir', str(tmp_path / 'run')]
+    with running(tmp_path, *arguments, bindings=long) as process:
+        process.send_signal(signal.SIGTERM)
+        out, error = process.communicate(timeout=120)
     assert process.returncode == 143, error
     assert out.splitlines()[-1] == f'stopped; results so far are in {tmp_path / "run"}'
     train = rows(tmp_path / 'run' / 'train.csv')
@@ -93,14 +108,9 @@ def test_a_run_that_was_terminated_goes_on_with_nothing_but_its_folder(tmp_path)
     last = train[-1]['meta_updates']
     assert (tmp_path / 'run' / 'checkpoints' / last).is_dir()
 
-    process = subprocess.Popen(
-        command('--workdir', str(tmp_path / 'run'), bindings=[]),
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while ' s left' not in process.stdout.readline():
-        assert process.poll() is None, process.stderr.read()
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)
+    with running(tmp_path, '--workdir', str(tmp_path / 'run'), bindings=[]) as process:
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
     assert f'goes on after {int(last):,} of 12,500,000 meta-updates' in error
     updates = [int(row['meta_updates']) for row in rows(tmp_path / 'run' / 'train.csv')]
@@ -227,8 +237,8 @@ def test_every_command_line_takes_traceback(tool):
 
 @pytest.fixture
 def handlers():
-    """Puts signal handlers back."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    """Of signals the default ones, whatever the process of the tests ignores; puts those back."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
