@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from components.actors import Actor
-from components.behaviours import Behaviour
+from components.acting.actor import Actor
+from components.acting.behaviours import Behaviour
+from components.acting.policies import Policy
+from components.component_tree import replace_all
 from components.environments.base import Environment
-from components.meta_parameters import MetaParameterSet, replace_all, schedules_of
+from components.meta_parameters.meta_parameters import MetaParameterSet
+from components.meta_parameters.schedules import schedules_of
 from components.networks.network import NetworkFunctions
-from components.policies import Policy
 from components.types import Array, EpisodeTotals, Logs, MetaParams, Metrics, OptState, Params, Trajectory, Values
 from components.update_rule import UpdateRule
 
@@ -153,41 +155,6 @@ def make_inner_loop(
         policy=policy,
         unroll_length=unroll_length,
     )
-
-
-class Recording(NamedTuple):
-    """What an agent acted in the course of several updates.
-
-    Attributes:
-      trajectories: after each of the `N` updates, leaves `[N, T, B, ...]`.
-      validations: those that were not learned from, in their order, leaves `[M, T', B, ...]`; None for none.
-    """
-
-    trajectories: Trajectory
-    validations: Trajectory | None = None
-
-
-def replay(inner_loop: InnerLoop, agent: AgentState, recording: Recording) -> tuple[InnerLoop, AgentState]:
-    """An inner loop and an agent that learn anew, but see what was recorded whatever they have learned.
-
-    Args:
-      inner_loop: whose acting is replaced.
-      agent: as it was before the first of the recorded trajectories.
-      recording: what is acted, in its order.
-    """
-
-    def again(index: int, trajectories: Trajectory | None):
-        def act(params, counts, key, unroll_length):
-            del params, key, unroll_length
-            trajectory = jax.tree.map(lambda x: x[counts[index]], trajectories)
-            nothing = EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0))
-            return tuple(count + (i == index) for i, count in enumerate(counts)), trajectory, nothing
-
-        return act
-
-    act, validate = again(0, recording.trajectories), again(1, recording.validations)
-    counts = jnp.int32(0), jnp.int32(0)
-    return inner_loop._replace(act=act, validate=validate), agent._replace(actor_state=counts)
 
 
 def scan_updates(

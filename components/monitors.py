@@ -5,7 +5,8 @@ from typing import Any, Protocol, cast
 import jax.numpy as jnp
 
 from components.component import UnitInterval, component
-from components.environments.base import Batch, Environment
+from components.environments.base import Environment
+from components.environments.batch import Batch
 from components.inner_loop import AgentState
 from components.networks.network import NetworkFunctions
 from components.types import Array, CompositionError

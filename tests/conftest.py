@@ -8,7 +8,9 @@ import jax
 import jaxlib
 import pytest
 
-pytest.register_assert_rewrite('tests.environments_for_tests')  # It holds checks, whose failures should say as much.
+pytest.register_assert_rewrite(
+    'tests.helpers.environments_for_tests'
+)  # It holds checks, whose failures should say as much.
 
 # Most of the time of tests goes into making machine code, half of it into one stage that has a faster, older form. XLA reads
 # its flags once, at its first use, and ends a process that names one it does not know: hence the versions.

@@ -28,9 +28,9 @@ from collections.abc import Iterator, Sequence
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
 import tools.run
-from agents import configuration, provenance
-from agents.experiment import Experiment
-from agents.launch import argument_parser
+from agents.experiments import gin_config, provenance
+from agents.experiments.experiment import Experiment
+from agents.experiments.launch import argument_parser
 
 VARIANTS = (
     'gin/catch/self_tuning.gin',
@@ -114,7 +114,7 @@ def binding_tries(args: argparse.Namespace, folder: pathlib.Path) -> Iterator[tu
 
 def names_in(file: str) -> list[str]:
     """Fields and macros of a variant."""
-    configuration.load([file], SMALL)
+    gin_config.load([file], SMALL)
     return provenance.bindable_names(Experiment)
 
 
@@ -125,7 +125,7 @@ def file_tries(args: argparse.Namespace, folder: pathlib.Path) -> Iterator[tuple
         source = random_.choice(args.gin_file or VARIANTS)
         damage = random_.choice(DAMAGES)
         path = folder / f'{i}.gin'
-        text = (configuration.ROOT / source).read_text()
+        text = (gin_config.ROOT / source).read_text()
         damaged = damage(text, random_, path)
         path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
         yield f'{i}: {source}, {damage.__name__}', command(str(path), SMALL)

@@ -18,9 +18,9 @@ sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 import jax
 import numpy as np
 
-from agents import configuration
-from agents.experiment import Experiment
-from components.learner import Learner
+from agents.experiments import gin_config
+from agents.experiments.experiment import Experiment
+from agents.learner import Learner
 
 NUM_META_STEPS = 5
 TOLERANCES = {64: 1e-12, 32: 1e-5}
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     args.folder.mkdir(parents=True, exist_ok=True)
     tolerance = args.tolerance if args.tolerance is not None else TOLERANCES[args.precision]
     failed = 0
-    files = (str(path.relative_to(configuration.ROOT)) for path in configuration.ROOT.glob('gin/*/*.gin'))
+    files = (str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/*/*.gin'))
     for file in sorted(file for file in files if 'gin/base/' not in file and args.match in file):
         path = args.folder / f'{file.replace("/", "_")}.{args.precision}.npz'
         if args.what == 'store':
@@ -65,9 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def numbers(file: str) -> dict[str, np.ndarray]:
     """Rows and final weights of a variant, by name."""
-    configuration.load([file], TINY)
+    gin_config.load([file], TINY)
     rows: list[dict] = []
-    learner = Learner(configuration.build(Experiment).agent, logger=_Rows(rows))
+    learner = Learner(gin_config.build(Experiment).agent, logger=_Rows(rows))
     for _ in range(NUM_META_STEPS):
         learner.advance(1)
     learner.agent.environment.close(jax.device_get(learner.state.agents.actor_state.environment))

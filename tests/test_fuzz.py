@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from agents import configuration
-from agents.experiment import Experiment
+from agents.experiments import gin_config
+from agents.experiments.experiment import Experiment
 from components.types import ConfigurationError
 from tests import fuzz
 
@@ -15,9 +15,9 @@ from tests import fuzz
 def outcome(file, bindings):
     """The line that refuses a configuration, None if it is built."""
     try:
-        configuration.load([file], bindings)
-        configuration.check_effects(Experiment)
-        configuration.build(Experiment)
+        gin_config.load([file], bindings)
+        gin_config.check_effects(Experiment)
+        gin_config.build(Experiment)
     except ConfigurationError as error:
         return str(error)
     return None
@@ -40,7 +40,7 @@ def test_whatever_is_bound_is_accepted_or_refused_in_one_line(file, tmp_path):
 @pytest.mark.parametrize('damage', fuzz.DAMAGES, ids=lambda damage: damage.__name__.strip('_'))
 def test_a_damaged_file_is_accepted_or_refused_in_one_line(damage, tmp_path):
     random_ = random.Random(0)
-    text = (configuration.ROOT / 'gin/catch/meta_discount.gin').read_text()
+    text = (gin_config.ROOT / 'gin/catch/meta_discount.gin').read_text()
     for i in range(4):
         path = tmp_path / f'{i}.gin'
         damaged = damage(text, random_, path)

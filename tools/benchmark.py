@@ -39,16 +39,18 @@ import numpy as np
 from acme.utils import loggers as acme_loggers
 from gymnax.environments.classic_control.cartpole import CartPole
 
-from agents import configuration
-from agents.experiment import Experiment
-from agents.launch import argument_parser, explained, notify
-from components.agent import Agent
-from components.environments.adapters import GymnaxEnvironment
-from components.environments.base import Batch
-from components.learner import Learner
-from components.loggers import CSVLogger, TensorBoardLogger
+from agents.agent import Agent
+from agents.experiments import gin_config
+from agents.experiments.experiment import Experiment
+from agents.experiments.launch import argument_parser, explained, notify
+from agents.experiments.loggers import CSVLogger, TensorBoardLogger
+from agents.learner import Learner
+from components.environments.adapters.gymnax import GymnaxEnvironment
+from components.environments.batch import Batch
 from components.meta_optimisers.base import Fixed
-from components.meta_optimisers.differentiation import Differentiation, Forward, Mixed, Reverse
+from components.meta_optimisers.gradient_estimators.base import Differentiation
+from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
+from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.networks.torsos import Convolution2D
 from tools import hand_written
@@ -104,8 +106,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def composition(rounds: int, num_updates: int = 20) -> list[Row]:
     """Training of the same Snake agent, in environment steps per second: the learner against a loop of its own."""
-    configuration.load([VARIANT])
-    agent = configuration.build(Experiment).agent
+    gin_config.load([VARIANT])
+    agent = gin_config.build(Experiment).agent
     batch = cast(Any, agent.environment)
     by_hand = hand_written.HandWrittenActorCritic(batch.environment.environment, num_updates)
     return [_training_speed('composition', agent, by_hand.run, num_updates, rounds)]
@@ -113,9 +115,9 @@ def composition(rounds: int, num_updates: int = 20) -> list[Row]:
 
 def recurrent(rounds: int, num_envs: int = 1_024, num_updates: int = 5) -> list[Row]:
     """The same of an LSTM that learns from whole episodes of a bandit."""
-    configuration.load(['gin/bandits/independent.gin'], [f'NUM_ENVS = {num_envs}'])
+    gin_config.load(['gin/bandits/independent.gin'], [f'NUM_ENVS = {num_envs}'])
     by_hand = hand_written.HandWrittenRecurrentActorCritic(num_envs, num_updates)
-    agent = configuration.build(Experiment).agent
+    agent = gin_config.build(Experiment).agent
     return [_training_speed('recurrent', agent, by_hand.run, num_updates, rounds)]
 
 
@@ -233,8 +235,8 @@ def _multilayer_agent(num_inner_steps: int) -> Agent:
         'UNROLL_LENGTH = 20',
         f'NUM_INNER_STEPS = {num_inner_steps}',
     ]
-    configuration.load(['gin/catch/meta_discount.gin'], bindings)
-    return configuration.build(Experiment).agent
+    gin_config.load(['gin/catch/meta_discount.gin'], bindings)
+    return gin_config.build(Experiment).agent
 
 
 def _in_mode(agent: Agent, mode: Differentiation, num_groups: int) -> Agent:
@@ -283,12 +285,12 @@ def _row(name: str, against: str, unit: str, ours: float, theirs: float, ratio: 
 
 def learned_return(rounds: int, num_meta_steps: int = 20) -> list[Row]:
     """Meta-steps of gin/catch/frodo.gin against a loop by hand, and against the plain updates of gin/catch/short_windows.gin."""
-    configuration.load(['gin/catch/frodo.gin'])
-    learners = [Learner(configuration.build(Experiment).agent)]
-    configuration.load(
+    gin_config.load(['gin/catch/frodo.gin'])
+    learners = [Learner(gin_config.build(Experiment).agent)]
+    gin_config.load(
         ['gin/catch/short_windows.gin'], [f'NUM_INNER_STEPS = {learners[0].agent.meta_optimiser.num_updates}']
     )
-    learners.append(Learner(configuration.build(Experiment).agent))
+    learners.append(Learner(gin_config.build(Experiment).agent))
     by_hand = hand_written.HandWrittenFRODO(num_meta_steps)
 
     def learn(learner: Learner):
@@ -316,8 +318,8 @@ def extras(rounds: int) -> list[Row]:
 
     Both are of the same run: between two runs the speed of a shared machine differs by more than what is asked for.
     """
-    configuration.load(['gin/catch/meta_discount.gin'])
-    experiment = dataclasses.replace(configuration.build(Experiment), loggers=(CSVLogger, TensorBoardLogger))
+    gin_config.load(['gin/catch/meta_discount.gin'])
+    experiment = dataclasses.replace(gin_config.build(Experiment), loggers=(CSVLogger, TensorBoardLogger))
     logs = dataclasses.replace(experiment, evaluate_every=0, checkpoint_every=0)
     rows = []
     for name, chosen in (('logs', logs), ('logs, evaluations and checkpoints', experiment)):

@@ -19,11 +19,11 @@ import rich.box
 import rich.console
 import rich.table
 
-from agents import configuration
-from agents.experiment import Experiment
-from agents.launch import argument_parser, explained
-from components.diagnostics import Comparison, compare_with_finite_differences
-from components.learner import Learner
+from agents.analysis.finite_differences import Comparison, compare_with_finite_differences
+from agents.experiments import gin_config
+from agents.experiments.experiment import Experiment
+from agents.experiments.launch import argument_parser, explained
+from agents.learner import Learner
 
 SHRUNK = ['TOTAL_ENV_STEPS = 1_000_000', 'NUM_ENVS = 3', 'UNROLL_LENGTH = 4']
 
@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    configuration.load(args.gin_file, [*SHRUNK, *args.gin_bindings])
-    agent = configuration.build(Experiment).agent
+    gin_config.load(args.gin_file, [*SHRUNK, *args.gin_bindings])
+    agent = gin_config.build(Experiment).agent
     comparisons = compare_with_finite_differences(Learner(agent))
     passed = {path: _passes(comparison, args.tolerance) for path, comparison in comparisons.items()}
     # Wider than any terminal: a path that is cut short would be of no use.

@@ -21,11 +21,11 @@ sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 import jax
 import numpy as np
 
-from agents import configuration
-from agents.experiment import CHECKPOINTS, Experiment
-from agents.launch import argument_parser, explained
-from components.checkpoints import Checkpointer
-from components.learner import Learner
+from agents.experiments import gin_config
+from agents.experiments.checkpoints import Checkpointer
+from agents.experiments.experiment import CHECKPOINTS, Experiment
+from agents.experiments.launch import argument_parser, explained
+from agents.learner import Learner
 
 CLOCKS = ('wall_time', 'steps_per_second')
 
@@ -99,8 +99,8 @@ def _rows(path: pathlib.Path) -> list[dict[str, str]]:
 
 
 def _arrays(args: argparse.Namespace, workdir: pathlib.Path) -> list[bytes]:
-    configuration.load([args.gin_file], args.gin_bindings)
-    experiment = configuration.build(Experiment)
+    gin_config.load([args.gin_file], args.gin_bindings)
+    experiment = gin_config.build(Experiment)
     learner = Learner(experiment.agent, num_seeds=experiment.num_seeds, seed=experiment.seed)
     checkpointer = Checkpointer(workdir / CHECKPOINTS)
     state = checkpointer.restore(learner.save()).state

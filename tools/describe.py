@@ -25,9 +25,9 @@ import rich.box
 import rich.console
 import rich.table
 
-from agents.description import LEARNED_FROM, Description, describe, differences
-from agents.launch import argument_parser, explained
-from agents.provenance import Setting
+from agents.experiments.description import LEARNED_FROM, Description, describe, differences
+from agents.experiments.launch import argument_parser, explained
+from agents.experiments.provenance import Setting
 from components.types import ConfigurationError
 
 Differences = Mapping[str, tuple[Setting | None, Setting | None]]

@@ -30,13 +30,13 @@ import rich.console
 import rich.table
 from acme import specs
 
-from agents import configuration, workdir
-from agents.configuration import ConfigurationError
-from agents.episodes import Episode, SeedVariables, TimeLimit, play
-from agents.experiment import Experiment
-from agents.launch import argument_parser, explained, launch, notify
-from agents.runs import BEST, RestoredRun, find_checkpoint, restore_learner
-from components.actors import HostActor
+from agents.analysis.host_episodes import Episode, SeedVariables, TimeLimit, play
+from agents.experiments import gin_config, run_folder
+from agents.experiments.experiment import Experiment
+from agents.experiments.gin_config import ConfigurationError
+from agents.experiments.launch import argument_parser, explained, launch, notify
+from agents.experiments.restore import BEST, RestoredRun, find_checkpoint, restore_learner
+from components.acting.host_actor import HostActor
 from components.environments.base import Animator, animator_of
 from components.types import CompositionError
 
@@ -69,7 +69,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--environment',
         metavar='E',
-        help="a gin file, read after the run's, or a value for agent.Agent.environment such as '@environments.Batch()'; "
+        help="a gin file, read after the run's, or a value for agent.Agent.environment such as '@batch.Batch()'; "
         "default: the run's own",
     )
     parser.add_argument(
@@ -120,7 +120,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _files(args: argparse.Namespace) -> tuple[list[str | pathlib.Path], list[str]]:
     """The files and bindings of the run in the environment that was asked for."""
-    files: list[str | pathlib.Path] = [args.workdir / workdir.CONFIG]
+    files: list[str | pathlib.Path] = [args.workdir / run_folder.CONFIG]
     if args.environment and args.environment.startswith('@'):
         return files, [f'agent.Agent.environment = {args.environment}', *args.gin_bindings]
     return files + ([args.environment] if args.environment else []), args.gin_bindings
@@ -129,9 +129,9 @@ def _files(args: argparse.Namespace) -> tuple[list[str | pathlib.Path], list[str
 def _evaluate(args: argparse.Namespace) -> int:
     args.seed = args.seed or 0
     run = restore_learner(args.workdir, args.checkpoint)
-    configuration.load(*_files(args))
-    configuration.check_effects(Experiment)
-    experiment = configuration.build(Experiment)
+    gin_config.load(*_files(args))
+    gin_config.check_effects(Experiment)
+    experiment = gin_config.build(Experiment)
     _check_spec(experiment.agent.environment.spec(), run.experiment.agent.environment.spec())
     environment = experiment.agent.environment.as_dm_env(args.seed)
     animate = _animator(environment) if args.render else None
@@ -239,11 +239,11 @@ def _write(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 def _meta_test(args: argparse.Namespace) -> int:
     """Trains as tools/run.py does: what is asked for is the run's configuration and these bindings."""
-    directory = workdir.check(args.out or args.workdir / 'meta_test')
+    directory = run_folder.check(args.out or args.workdir / 'meta_test')
     checkpoint = find_checkpoint(args.workdir, args.checkpoint)
     files, environment = _files(args)
-    configuration.load(files, environment)
-    agent = configuration.build(Experiment).agent
+    gin_config.load(files, environment)
+    agent = gin_config.build(Experiment).agent
     if not agent.meta_parameters.parameters:
         raise CompositionError(f'{args.workdir} has learned no meta-parameters')
     learned = {
@@ -254,7 +254,7 @@ def _meta_test(args: argparse.Namespace) -> int:
     }
     bindings = [
         *environment,
-        'from agents import runs',
+        'from agents.experiments import restore',
         'from components.meta_optimisers import base as meta_optimisers',
         'agent.Agent.meta_parameters = @runs.learned_meta_parameters()',
         *(f'runs.learned_meta_parameters.{name} = {value}' for name, value in learned.items()),

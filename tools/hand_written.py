@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import rlax
 
-from components.environments.base import Batch
+from components.environments.batch import Batch
 from components.environments.catch import Catch
 from components.networks.torsos import Convolution2D
 

@@ -29,11 +29,12 @@ import rich.box
 import rich.console
 import rich.table
 
-from agents.configuration import ConfigurationError
-from agents.launch import argument_parser, explained
-from agents.runs import RestoredRun, restore_learners
-from components import inspection
-from components.inspection import Inspector, KnownReturn, Summary, known_returns
+from agents.analysis import learned_objectives
+from agents.analysis.learned_objectives import Inspector, Summary
+from agents.analysis.reference_returns import KnownReturn, known_returns
+from agents.experiments.gin_config import ConfigurationError
+from agents.experiments.launch import argument_parser, explained
+from agents.experiments.restore import RestoredRun, restore_learners
 
 Findings = dict[str, dict[int, Summary]]
 """Of all seeds, leaves `[S, ...]`, by path of the learned objective and checkpoint."""
@@ -104,7 +105,7 @@ def _inspectors(run: RestoredRun, args: argparse.Namespace) -> dict[str, Inspect
     unroll_length = args.unroll_length or learner.agent.unroll_length
     return {
         path: Inspector(learner.inner_loop, path, unroll_length, args.num_trajectories)
-        for path in inspection.learned_objectives(learner.agent)
+        for path in learned_objectives.learned_objectives(learner.agent)
     }
 
 
@@ -114,7 +115,9 @@ def _inspect_seeds(run: RestoredRun, inspector: Inspector, acting_seed: int) -> 
     for seed in range(run.learner.num_seeds):
         meta_params, agents = jax.tree.map(lambda x, seed=seed: x[seed], (state.meta_params, state.agents))
         key = jax.random.fold_in(jax.random.key(acting_seed), seed)
-        summaries.append(inspection.summarise(inspector(meta_params, jax.tree.map(lambda x: x[0], agents), key)))
+        summaries.append(
+            learned_objectives.summarise(inspector(meta_params, jax.tree.map(lambda x: x[0], agents), key))
+        )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *summaries)
 
 
@@ -186,7 +189,7 @@ def _table(findings: Findings, known: list[KnownReturn]) -> rich.table.Table:
     for path, checkpoints in findings.items():
         for checkpoint, summary in checkpoints.items():
             mean = _over_seeds(summary)
-            near, fit = inspection.nearest(mean), inspection.best_fit(mean)
+            near, fit = learned_objectives.nearest(mean), learned_objectives.best_fit(mean)
             figures = (mean.distance, mean.r_squared, mean.correlation)
             cells = [_figure(None if near is None else float(x[near])) for x in figures]
             fitted = [] if fit is None else [str(known[fit]), _figure(float(mean.r_squared[fit]))]

@@ -6,7 +6,7 @@
 Freezes a new agent, or with --workdir the agents of a run's checkpoints, and draws independent unrolls from each.
 Checkpoints are read with the configuration of their run; --gin_file and --gin_bindings then change what is measured, as
 long as the weights keep their shapes. An inner optimiser of another kind than the run's starts from its initial state.
-Signal-to-noise ratios are estimated without the bias of the plug-in ratio; `components/signal_to_noise.py` has the
+Signal-to-noise ratios are estimated without the bias of the plug-in ratio; `agents/analysis/signal_to_noise.py` has the
 formulas and the coverage of the intervals. Prints a table, and writes to --out: statistics.csv, statistics.png, and
 gradients_*.npy, the derivatives `[N, K, P]` that they come from. Exit status: 0, or 2 when what was asked for cannot be
 done.
@@ -31,16 +31,16 @@ import rich.console
 import rich.progress
 import rich.table
 
-from agents import configuration
-from agents.experiment import Experiment
-from agents.launch import argument_parser, explained
-from agents.runs import restore_learner
-from components import signal_to_noise, statistics
-from components.learner import Learner
+from agents.analysis import gradient_noise, signal_to_noise
+from agents.analysis.gradient_noise import Estimator, FrozenAgent, Sampler
+from agents.experiments import gin_config
+from agents.experiments.experiment import Experiment
+from agents.experiments.launch import argument_parser, explained
+from agents.experiments.restore import restore_learner
+from agents.learner import Learner
 from components.meta_optimisers import step_weights
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.optimisers import Optimiser
-from components.statistics import Estimator, FrozenAgent, Sampler
 from components.types import CompositionError, MetaParams
 
 UNROLLS_AT_ONCE = 16
@@ -71,15 +71,15 @@ def _study(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for label, agent in frozen.items():
-        agent = statistics.with_optimiser(agent, optimiser)
+        agent = gradient_noise.with_optimiser(agent, optimiser)
         if args.initial_meta_params:
             agent = agent._replace(meta_params=initial)
         samples = _draw(sampler, agent, args.num_unrolls, args.seed, f'checkpoint {label}')
         reference = samples[:, -1]
         if args.num_reference_unrolls:
             reference = _draw(sampler, agent, args.num_reference_unrolls, args.seed + 1, f'reference {label}')[:, -1]
-        components = {**statistics.meta_param_slices(initial), ALL: slice(None)}
-        for (estimator, path), summary in statistics.summarise(samples, estimators, components, reference).items():
+        components = {**gradient_noise.meta_param_slices(initial), ALL: slice(None)}
+        for (estimator, path), summary in gradient_noise.summarise(samples, estimators, components, reference).items():
             rows.append(_row(label, estimator, path, len(samples), len(reference), summary))
         np.save(args.out / f'gradients_{label}.npy', samples)
         _write(args.out / 'statistics.csv', rows)  # After each checkpoint: an interrupted study keeps what it has.
@@ -144,23 +144,23 @@ def _weights(text: str) -> step_weights.StepWeights:
     names = ('LastStep', 'Uniform', 'Geometric', 'Lambda')
     match = re.fullmatch(r'(\w+)(?:\((-?[\d.]+)\))?', text)
     if not match or match[1] not in names:
-        raise configuration.ConfigurationError(
+        raise gin_config.ConfigurationError(
             f'--step_weights {text}: choose from {", ".join(names)}, with a number as in Geometric(0.9)'
         )
     try:
         return getattr(step_weights, match[1])(*([float(match[2])] if match[2] else []))
     except (TypeError, ValueError) as error:
-        raise configuration.ConfigurationError(f'--step_weights {text}: {error}') from error
+        raise gin_config.ConfigurationError(f'--step_weights {text}: {error}') from error
 
 
 def _frozen_agents(args: argparse.Namespace, files: Sequence[str | pathlib.Path]) -> Iterator[tuple[str, FrozenAgent]]:
     """The agents to measure, by their number of meta-updates."""
     if not args.workdir:
-        yield '0', statistics.freeze(_learner(files, args.gin_bindings)[0].state)
+        yield '0', gradient_noise.freeze(_learner(files, args.gin_bindings)[0].state)
         return
     for checkpoint in args.checkpoints or [None]:
         run = restore_learner(args.workdir, checkpoint)
-        yield str(run.checkpoint), statistics.freeze(run.learner.state)
+        yield str(run.checkpoint), gradient_noise.freeze(run.learner.state)
 
 
 def _sampler(files: Sequence[str | pathlib.Path], args: argparse.Namespace) -> tuple[Sampler, Optimiser, MetaParams]:
@@ -171,12 +171,12 @@ def _sampler(files: Sequence[str | pathlib.Path], args: argparse.Namespace) -> t
         raise CompositionError(f'the study is of MetaGradient, but the meta-optimiser is {meta_gradient}')
     num_inner_steps = max(args.num_inner_steps)
     sampler = Sampler(meta_gradient, learner.inner_loop, learner.actor, num_inner_steps, args.num_start_steps)
-    return sampler, experiment.agent.update_rule.optimiser, statistics.freeze(learner.state).meta_params
+    return sampler, experiment.agent.update_rule.optimiser, gradient_noise.freeze(learner.state).meta_params
 
 
 def _learner(files: Sequence[str | pathlib.Path], bindings: Sequence[str] = ()) -> tuple[Learner, Experiment]:
-    configuration.load(files, bindings)
-    experiment = configuration.build(Experiment)
+    gin_config.load(files, bindings)
+    experiment = gin_config.build(Experiment)
     return Learner(experiment.agent, num_seeds=experiment.num_seeds, seed=experiment.seed), experiment
 
 
@@ -187,7 +187,7 @@ def _draw(sampler: Sampler, agent: FrozenAgent, num_unrolls: int, seed: int, wha
 
 
 def _row(
-    label: str, estimator: Estimator, path: str, num_unrolls: int, num_reference: int, summary: statistics.Summary
+    label: str, estimator: Estimator, path: str, num_unrolls: int, num_reference: int, summary: gradient_noise.Summary
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         'checkpoint': label,

@@ -36,16 +36,17 @@ import rich.box
 import rich.console
 import rich.table
 
-from agents import configuration
-from agents.behaviour_fits import summary_of_fits
-from agents.configuration import ConfigurationError
-from agents.experiment import Experiment
-from agents.launch import argument_parser, explained
-from agents.meta_studies import Study, study_of
-from agents.meta_testing import Recorder, Recording
-from agents.runs import RestoredRun, restore_learners
-from agents.workdir import CONFIG
-from components.environments.base import Batch, SingleEnvironment
+from agents.analysis.frozen_episodes import Recorder, Recording
+from agents.analysis.meta_rl.behaviour_fits import summary_of_fits
+from agents.analysis.meta_rl.studies import Study, study_of
+from agents.experiments import gin_config
+from agents.experiments.experiment import Experiment
+from agents.experiments.gin_config import ConfigurationError
+from agents.experiments.launch import argument_parser, explained
+from agents.experiments.restore import RestoredRun, restore_learners
+from agents.experiments.run_folder import CONFIG
+from components.environments.base import SingleEnvironment
+from components.environments.batch import Batch
 from components.environments.wrappers import layers, with_innermost
 
 Row = dict[str, Any]
@@ -128,8 +129,8 @@ def _checked(args: argparse.Namespace) -> list[int | str | None] | None:
 
 def _innermost(directory: pathlib.Path) -> SingleEnvironment:
     """The task of a run, without wrappers."""
-    configuration.load([directory / CONFIG])
-    batch = configuration.build(Experiment).agent.environment
+    gin_config.load([directory / CONFIG])
+    batch = gin_config.build(Experiment).agent.environment
     if not isinstance(batch, Batch):
         raise ConfigurationError(f'{directory}: reports are of pure-JAX environments, not of {type(batch).__name__}')
     *_, innermost = layers(batch.environment)

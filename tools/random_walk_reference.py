@@ -27,13 +27,14 @@ import rich.box
 import rich.console
 import rich.table
 
-from agents.configuration import ConfigurationError
-from agents.launch import argument_parser, explained
-from agents.runs import restore_learner
+from agents.experiments.gin_config import ConfigurationError
+from agents.experiments.launch import argument_parser, explained
+from agents.experiments.restore import restore_learner
+from agents.learner import Learner
+from components.axes import over_axis
 from components.environments.random_walk import RandomWalk
 from components.inner_loop import AgentState
-from components.learner import Learner
-from components.meta_optimisers.base import LearnerState, over_axis
+from components.meta_optimisers.base import LearnerState
 
 STEP_SIZES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
 LAMBDAS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

@@ -27,10 +27,10 @@ import sys
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 sys.path.append(str(pathlib.Path.cwd()))
 
-from agents import configuration, workdir
-from agents.experiment import Experiment
-from agents.launch import argument_parser, explained, launch
-from agents.prediction import predict
+from agents.experiments import gin_config, run_folder
+from agents.experiments.cost_estimate import predict
+from agents.experiments.experiment import Experiment
+from agents.experiments.launch import argument_parser, explained, launch
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,12 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    directory = workdir.check(args.workdir or _default_workdir(args.gin_file[-1]))
+    directory = run_folder.check(args.workdir or _default_workdir(args.gin_file[-1]))
     bindings = [*args.gin_bindings, *([] if args.seed is None else [f'SEED = {args.seed}'])]
-    files = args.gin_file or [directory / workdir.CONFIG]
+    files = args.gin_file or [directory / run_folder.CONFIG]
     if args.dry_run:
-        configuration.load(files, bindings)
-        predict(configuration.build(Experiment)).show()
+        gin_config.load(files, bindings)
+        predict(gin_config.build(Experiment)).show()
         return 0
     return launch(files, bindings, directory, extend=args.extend, started=STARTED)
 
@@ -72,7 +72,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, help='short for the binding SEED')
     args = parser.parse_args(arguments)
-    if not args.gin_file and not (args.workdir and workdir.has_run(args.workdir)):
+    if not args.gin_file and not (args.workdir and run_folder.has_run(args.workdir)):
         parser.error('give --gin_file, or the --workdir of a run to go on with')
     return args
 

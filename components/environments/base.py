@@ -19,17 +19,15 @@ the same one; an episode that ends never does.
 """
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import dm_env
 import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.component import PositiveInt, component
 from components.types import Array
 
 Animator = Callable[[Sequence[Any], str | os.PathLike], None]
@@ -121,168 +119,15 @@ class Environment(Protocol):
         ...
 
 
-class BatchState(NamedTuple):
-    """State of a `Batch`: the environments' own, and whether each one's last timestep was LAST, `[B]`."""
-
-    environment: Any
-    truncated: Array
-
-
-@component
-class Batch:
-    """`batch_size` copies of a pure-JAX environment, each restarting when its episode ends.
-
-    Args:
-      environment: the single environment; the copies of one that is `Lifelong` share what a lifetime draws at its start.
-      batch_size: number of copies, `B`.
-
-    Raises:
-      ValueError: if `batch_size` < 1.
-    """
-
-    environment: SingleEnvironment
-    batch_size: PositiveInt
-
-    def __post_init__(self):
-        self.spec()  # Outside of any trace, and once: an environment may look at concrete values for it.
-
-    @property
-    def is_pure(self) -> bool:
-        return True
-
-    def spec(self) -> specs.EnvironmentSpec:
-        return self._spec
-
-    @functools.cached_property
-    def _spec(self) -> specs.EnvironmentSpec:
-        return spec_of(self.environment)
-
-    def reset(self, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
-        keys = jax.random.split(key, self.batch_size + 1)
-        lifetime, _ = self.environment.reset(keys[-1])
-        state, timestep = jax.vmap(functools.partial(restart, self.environment, lifetime))(keys[:-1])
-        return BatchState(state, jnp.zeros(self.batch_size, bool)), timestep
-
-    def step(self, state: BatchState, actions: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
-        keys = jax.random.split(key, self.batch_size + 1)
-        stepped, timestep = jax.vmap(self.environment.step)(state.environment, actions, keys[:-1])
-        restarts = state.truncated | (timestep.last() & (timestep.discount == 0))
-
-        def restart_some() -> tuple[Any, dm_env.TimeStep]:
-            # After a truncation the step that was just taken is none: the lifetime goes on from before it.
-            ended = choose(state.truncated, state.environment, stepped)
-            restart_keys = jax.random.split(keys[-1], self.batch_size)
-            fresh, first = jax.vmap(functools.partial(restart, self.environment))(ended, restart_keys)
-            shown = timestep._replace(
-                step_type=jnp.where(restarts, first.step_type, timestep.step_type),
-                reward=jnp.where(state.truncated, 0, timestep.reward),
-                discount=jnp.where(state.truncated, 0, timestep.discount),
-                observation=choose(restarts, first.observation, timestep.observation),
-            )
-            return choose(restarts, fresh, stepped), shown
-
-        # Where all episodes are of one length, hardly any step restarts one, and no step draws one for nothing.
-        environment, shown = jax.lax.cond(restarts.any(), restart_some, lambda: (stepped, timestep))
-        return BatchState(environment, shown.last()), shown
-
-    def close(self, state: BatchState) -> None:
-        del state  # All of it is arrays.
-
-    def as_dm_env(self, seed: int) -> dm_env.Environment:
-        return DmEnvironment(self.environment, seed)
-
-
-class DmEnvironment(dm_env.Environment):
-    """A pure-JAX environment as a `dm_env.Environment`, for acme's loops and for tools outside this project.
-
-    Args:
-      environment: the pure-JAX environment; all episodes of one that is `Lifelong` belong to one lifetime.
-      seed: of its randomness.
-
-    Attributes:
-      state: that of the pure-JAX environment at the latest timestep; None before the first.
-    """
-
-    def __init__(self, environment: SingleEnvironment, seed: int = 0):
-        self._environment, self._spec = environment, environment.spec()
-        self._reset, self._step = jax.jit(environment.reset), jax.jit(environment.step)
-        self._restart = jax.jit(functools.partial(restart, environment))
-        self._key = jax.random.key(seed)
-        self._over = True
-        self.state: Any = None
-
-    def reset(self) -> dm_env.TimeStep:
-        key = self._next_key()
-        self.state, timestep = self._reset(key) if self.state is None else self._restart(self.state, key)
-        self._over = False
-        return dm_env.restart(jax.device_get(timestep.observation))
-
-    def step(self, action) -> dm_env.TimeStep:
-        if self._over:
-            return self.reset()
-        self.state, timestep = self._step(self.state, jnp.int32(action), self._next_key())
-        timestep = jax.device_get(timestep)
-        self._over = bool(timestep.last())
-        return timestep._replace(step_type=dm_env.StepType(int(timestep.step_type)))
-
-    def observation_spec(self):
-        return self._spec.observations
-
-    def action_spec(self):
-        return self._spec.actions
-
-    def reward_spec(self):
-        return self._spec.rewards
-
-    def discount_spec(self):
-        return self._spec.discounts
-
-    def animator(self) -> Animator:
-        return animator_of(self._environment)
-
-    def _next_key(self) -> Array:
-        self._key, key = jax.random.split(self._key)
-        return key
-
-
 def restart(environment: SingleEnvironment, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
     """Starts the next episode: of the lifetime of `state` if the environment is `Lifelong`, else one like any other."""
     return environment.restart(state, key) if hasattr(environment, 'restart') else environment.reset(key)
-
-
-def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
-    """Leaves `[B, ...]` of one tree or the other, by a condition `[B]`."""
-    return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
 
 
 def spec_of(environment: SingleEnvironment) -> specs.EnvironmentSpec:
     """An environment's spec, which may look at concrete values for it; within a traced function too."""
     with jax.ensure_compile_time_eval():
         return environment.spec()
-
-
-def entries_of(observation: Any) -> dict[str, Any]:
-    """Entries of an observation of any structure by path, `agent_position` and `agent_position/row` say."""
-    entries: dict[str, Any] = {}
-    leaves, _ = jax.tree_util.tree_flatten_with_path(observation, is_leaf=lambda x: x is not observation)
-    for path, child in leaves:
-        name = jax.tree_util.keystr(path, simple=True, separator='/')
-        if not name:
-            return {}  # One array.
-        entries |= {name: child, **{f'{name}/{inner}': entry for inner, entry in entries_of(child).items()}}
-    return entries
-
-
-def entry_at(observation: Any, path: str, name: str) -> Any:
-    """The entry of an observation at a path.
-
-    Raises:
-      ValueError: if there is none; `name` says whose path it is.
-    """
-    entries = entries_of(observation)
-    if path not in entries:
-        raise ValueError(f'{name}: no entry {path!r}, there are {", ".join(entries) or "none"}')
-    return entries[path]
 
 
 @contextlib.contextmanager

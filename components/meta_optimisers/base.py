@@ -1,13 +1,14 @@
 """The meta-optimiser interface, and the one that trains nothing."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 from acme import specs
 
+from components.axes import over_axis
 from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop
+from components.metrics import mean_over_axis
 from components.types import Array, MetaParams, Metrics, Params
 from components.update_rule import UpdateRule
 
@@ -66,26 +67,9 @@ class MetaOptimiser(Protocol):
         ...
 
 
-def over_axis(function: Callable, size: int) -> Callable:
-    """`jax.vmap(function)` over a leading axis of that size; an axis of one is taken off and put back, at no cost."""
-    if size != 1:
-        return jax.vmap(function, axis_size=size)
-
-    def only(*args):
-        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], args)))
-
-    return only
-
-
 def num_lifetimes(agents: AgentState) -> int:
     """`L`."""
     return agents.key.shape[0]
-
-
-def mean_over_axis(metrics: Metrics) -> Metrics:
-    """Metrics `[N]` of several lifetimes or steps as one: logs averaged, counts added up."""
-    logs = {name: x.mean(0) for name, x in metrics.logs.items()}
-    return jax.tree.map(lambda x: x.sum(0), metrics)._replace(logs=logs)
 
 
 @component

@@ -1,7 +1,7 @@
 """Meta-gradients: the derivative of an outer objective through inner updates."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,20 +10,20 @@ import optax
 from acme import specs
 
 from components.component import PositiveInt, component
-from components.inner_loop import AgentState, InnerLoop, Recording, replay, scan_updates
-from components.meta_optimisers import descent
-from components.meta_optimisers.base import (
-    LearnerState,
-    check_meta_params,
-    mean_over_axis,
-)
-from components.meta_optimisers.differentiation import Differentiation, Estimate, Lifetime, Mixed
+from components.inner_loop import AgentState, InnerLoop, scan_updates
+from components.meta_optimisers import outer_update
+from components.meta_optimisers.base import LearnerState, check_meta_params
+from components.meta_optimisers.gradient_estimators.base import Differentiation, Estimate, Lifetime
+from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
+from components.meta_optimisers.overlapping import Window, empty_window, push, relive
 from components.meta_optimisers.regularisers import Regulariser, check_regularisers
 from components.meta_optimisers.step_weights import LastStep, StepWeights
-from components.meta_optimisers.validation import NextTrajectory, Validation
+from components.meta_optimisers.validation_data import NextTrajectory, Validation
+from components.metrics import mean_over_axis
 from components.objectives.base import Objective, masked_mean
 from components.optimisers import check_complete
-from components.types import Array, MetaParams, Metrics, OptState, Params, Targets, Trajectory
+from components.replay import Recording
+from components.types import Array, MetaParams, Metrics, Params, Targets, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -92,12 +92,12 @@ class MetaGradient:
         check_complete(self.optimiser, meta_params, 'MetaGradient.optimiser')
         check_regularisers(self.regularisers, update_rule)
 
-    def init(self, meta_params: MetaParams, agents: AgentState) -> descent.MetaOptState:
-        window = jax.vmap(lambda agent: _empty_window(agent, self.num_inner_steps))(agents) if self.overlapping else ()
-        return descent.init(self.optimiser, meta_params, window)
+    def init(self, meta_params: MetaParams, agents: AgentState) -> outer_update.MetaOptState:
+        window = jax.vmap(lambda agent: empty_window(agent, self.num_inner_steps))(agents) if self.overlapping else ()
+        return outer_update.init(self.optimiser, meta_params, window)
 
-    def forget(self, meta_opt_state: descent.MetaOptState, fresh: descent.MetaOptState, is_new: Array):
-        return descent.forget(meta_opt_state, fresh, is_new)
+    def forget(self, meta_opt_state: outer_update.MetaOptState, fresh: outer_update.MetaOptState, is_new: Array):
+        return outer_update.forget(meta_opt_state, fresh, is_new)
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
         def estimate(agent: AgentState, window: Any) -> Estimate:
@@ -105,7 +105,7 @@ class MetaGradient:
                 return self._estimate_from(window, state.meta_params, agent, inner_loop)
             return self.differentiation(self.lifetime_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
 
-        return descent.descend(estimate, self.optimiser, state, inner_loop, self.regularisers)
+        return outer_update.descend(estimate, self.optimiser, state, inner_loop, self.regularisers)
 
     def lifetime_loss(
         self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, targets: Targets = None
@@ -178,12 +178,12 @@ class MetaGradient:
         return agent, metrics, _Judged(loss, fixed, trajectory if self.validation.acts else None)
 
     def _estimate_from(
-        self, window: '_Window', meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop
+        self, window: 'Window', meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop
     ) -> Estimate:
         """Advances an agent by one update, and differentiates through those in the window, this one included."""
         now, metrics = inner_loop.advance(meta_params, agent)
-        window = _push(window, agent)
-        again, start = _relive(window, now.trajectory, agent, inner_loop)
+        window = push(window, agent)
+        again, start = relive(window, now.trajectory, agent, inner_loop)
         estimate = self.differentiation(self.lifetime_loss, meta_params, self.num_inner_steps, start, again)
         lifetime = estimate.lifetime
         logs = {**lifetime.metrics.logs, **metrics.logs}  # Of the update itself, what it reported when it was taken.
@@ -198,51 +198,3 @@ class _Judged(NamedTuple):
     loss: Array
     targets: Targets
     acted: Trajectory | None
-
-
-class _Window(NamedTuple):
-    """The latest `K` updates of an agent, oldest first.
-
-    Attributes:
-      updates: weights and state of the inner optimiser before each, and what it learned from; leaves `[K, ...]`.
-      num_missing: how many of the first have not happened, int32 scalar.
-    """
-
-    updates: tuple[Params, OptState, Trajectory]
-    num_missing: Array
-
-
-def _empty_window(agent: AgentState, size: int) -> _Window:
-    update = agent.params, agent.opt_state, agent.trajectory
-    return _Window(jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), update), jnp.int32(size))
-
-
-def _push(window: _Window, agent: AgentState) -> _Window:
-    """The window with the update that is about to be taken in place of the oldest."""
-    update = agent.params, agent.opt_state, agent.trajectory
-    updates = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates, update)
-    return _Window(updates, jnp.maximum(window.num_missing - 1, 0))
-
-
-def _relive(
-    window: _Window, pending: Trajectory, agent: AgentState, inner_loop: InnerLoop
-) -> tuple[InnerLoop, AgentState]:
-    """An inner loop and an agent that take the updates of the window once more, and leave out those that are missing."""
-    params, opt_state, trajectory = jax.tree.map(lambda x: x[0], window.updates)
-    acted = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates[-1], pending)
-    age = agent.age + 1 - len(acted.reward)
-    start = agent._replace(params=params, opt_state=(opt_state, window.num_missing), age=age, trajectory=trajectory)
-    inner_loop, start = replay(inner_loop, start, Recording(acted))
-    return inner_loop._replace(step=_skipping(inner_loop.step)), start
-
-
-def _skipping(step: Callable) -> Callable:
-    """An optimiser's step that is not taken as many times as a number beside the optimiser's state says."""
-
-    def skip(values, gradient, opt_state, params):
-        opt_state, num_missing = opt_state
-        moved = step(values, gradient, opt_state, params)
-        params, opt_state = jax.tree.map(lambda x, y: jnp.where(num_missing > 0, x, y), (params, opt_state), moved)
-        return params, (opt_state, num_missing - 1)
-
-    return skip

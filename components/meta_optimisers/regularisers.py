@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from components.component import NonNegative, UnitInterval, component
-from components.meta_parameters import component_at
+from components.component_tree import component_at
 from components.objectives.returns import next_mask
 from components.types import Array, Outputs, Trajectory
 from components.update_rule import UpdateRule

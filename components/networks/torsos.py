@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from components.component import PositiveInt, component
-from components.environments.base import entries_of
+from components.environments.observations import entries_of
 from components.types import Array
 
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.acting.policies import Greedy, Policy, Softmax, log_rho, num_actions, of_actions
 from components.component import NonNegative, PositiveInt, component
 from components.objectives.base import weigh
 from components.objectives.returns import ReturnEstimate, Returns
-from components.policies import Greedy, Policy, Softmax, log_rho, num_actions, of_actions
 from components.types import Array, Logs, Outputs, Trajectory
 
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.acting.policies import num_actions, of_actions
 from components.component import NonNegative, PositiveInt, component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import MLP, Torso
 from components.objectives.base import weigh
 from components.objectives.returns import ends
-from components.policies import num_actions, of_actions
 from components.types import Array, Logs, Outputs, Trajectory
 
 

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
+from components.acting.policies import num_actions, of_actions
 from components.component import NonNegative, UnitInterval, component
 from components.networks.torsos import Torso
 from components.objectives.base import weigh
 from components.objectives.learned_returns import example_observation
 from components.objectives.returns import ReturnEstimate, Returns
-from components.policies import num_actions, of_actions
 from components.types import Array, Trajectory
 
 

@@ -1,0 +1,170 @@
+"""What an agent is composed of, and whether the parts fit together."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from acme import specs
+
+from components.acting.behaviours import Behaviour
+from components.acting.policies import Policy, Softmax
+from components.component import MAX_INT, PositiveInt, component
+from components.component_tree import components_of, learnable_paths
+from components.environments.base import Environment
+from components.environments.observations import entries_of
+from components.meta_optimisers.base import Fixed, MetaOptimiser
+from components.meta_parameters.meta_parameters import MetaParameterSet
+from components.meta_parameters.schedules import schedules_of
+from components.monitors import Monitor
+from components.networks.network import Network, NetworkFunctions
+from components.networks.torsos import MLP, Convolutional, Joined
+from components.objectives.base import merge_heads
+from components.optimisers import check_descends
+from components.types import CompositionError
+from components.update_rule import UpdateRule
+
+
+@component
+class Agent:
+    """An agent as a tree of components; a variant is another tree.
+
+    Args:
+      environment: a batch of `B`.
+      network: torso and core; its heads are those that the objectives ask for.
+      update_rule: inner objective and inner optimiser.
+      unroll_length: steps of each trajectory that is learned from, `T`.
+      meta_parameters: which fields of the update rule are learned.
+      meta_optimiser: how they are learned.
+      num_lifetimes: agents that share one set of meta-parameters, `L`.
+      lifetime_length: updates after which an agent ends, and a new one with new episodes takes its place; the ends of several
+        are spread evenly. None for no end.
+      policy: what the agent acts with when it is evaluated, and while it learns unless its behaviour says otherwise.
+      behaviour: what acts while it learns.
+      monitors: what else is logged, by name, as `monitor/<name>`: means over lifetimes and meta-steps.
+
+    Raises:
+      CompositionError: if the parts do not fit the environment or each other; the message names the part.
+    """
+
+    environment: Environment
+    network: Network
+    update_rule: UpdateRule
+    unroll_length: PositiveInt
+    meta_parameters: MetaParameterSet = MetaParameterSet()
+    meta_optimiser: MetaOptimiser = Fixed()
+    num_lifetimes: PositiveInt = 1
+    lifetime_length: PositiveInt | None = None
+    policy: Policy = Softmax()
+    behaviour: Behaviour = Behaviour()
+    monitors: Mapping[str, Monitor] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.steps_per_meta_step > MAX_INT:
+            raise CompositionError(
+                f'a meta-step is {self.steps_per_meta_step:,} environment steps (inner steps x unroll length x '
+                f'environments x lifetimes), more than the {MAX_INT:,} that can be counted: make one of them smaller'
+            )
+        if self.lifetime_length is not None and self.lifetime_length < self.meta_optimiser.num_updates:
+            raise CompositionError(
+                f'Agent.lifetime_length ({self.lifetime_length}) is shorter than one step of the meta-optimiser, '
+                f'{self.meta_optimiser.num_updates} updates'
+            )
+        if self.lifetime_length is not None and not self.environment.is_pure:
+            raise CompositionError(
+                'Agent.lifetime_length: environments on the host cannot begin anew inside the program'
+            )
+        params = jax.eval_shape(self.network_functions().init, jax.random.key(0))
+        if self.environment.batch_size % self.network.num_groups:
+            raise CompositionError(
+                f'Network.num_groups ({self.network.num_groups}) must divide the {self.environment.batch_size} environments'
+            )
+        for monitor in self.monitors.values():
+            monitor.check(self.environment)
+        try:
+            meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
+            check_descends(self.update_rule.optimiser, params)
+            self.meta_optimiser.check(self.update_rule, params, meta_params, self.num_lifetimes)
+            _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
+        except ValueError as error:
+            raise CompositionError(str(error)) from error
+
+    @property
+    def steps_per_meta_step(self) -> int:
+        """Environment steps that one seed trains on in a meta-step: its updates `* T * B * L`."""
+        batch_size = self.environment.batch_size
+        return self.meta_optimiser.num_updates * self.unroll_length * batch_size * self.num_lifetimes
+
+    def doubts(self) -> list[str]:
+        """What fits together, but is probably not meant; a line each."""
+        return [*self._integers_as_numbers(), *self._off_policy_doubts()]
+
+    def _integers_as_numbers(self) -> list[str]:
+        """Observed integers that a torso reads as quantities but may be categories; those of 8 bits are pixels."""
+        observations = self.environment.spec().observations
+        entries = {path: spec for path, spec in entries_of(observations).items() if isinstance(spec, specs.Array)}
+        torsos = {'': self.network.torso, **getattr(self.network.torso, 'torsos', {})}
+        doubts = []
+        for path, spec in (entries or {'': observations}).items():
+            torso = torsos.get(path, self.network.torso)
+            if (
+                np.issubdtype(spec.dtype, np.integer)
+                and spec.dtype != np.uint8
+                and isinstance(torso, MLP | Convolutional | Joined)
+            ):
+                num_values = (
+                    int(spec.maximum) + 1 if isinstance(spec, specs.BoundedArray) and spec.shape == () else '...'
+                )
+                doubts.append(
+                    f'the observation{f" {path}" if path else ""} is an integer ({spec.dtype} {list(spec.shape)}), '
+                    f'which {type(torso).__name__} reads as a number: if it is a name, bind torsos.OneHot with '
+                    f'num_values = {num_values} for it'
+                )
+        return doubts
+
+    def _off_policy_doubts(self) -> list[str]:
+        if self.behaviour.is_on_policy:
+            return []
+        return [
+            f'{path} takes what {self.behaviour} does for what the policy would do: choose a return that corrects for it, '
+            'as returns.LeakyVTrace'
+            for path, component in components_of(self.update_rule).items()
+            if getattr(component, 'is_on_policy', False)
+        ]
+
+    def network_functions(self) -> NetworkFunctions:
+        """The network, with the heads that the inner and the outer objective ask for.
+
+        Raises:
+          CompositionError: if they cannot be had in this environment.
+        """
+        spec = self.environment.spec()
+        try:
+            inner = self.update_rule.objective.heads(spec)
+            outer = self.meta_optimiser.heads(spec)
+            readers = {'the outer objective': outer, 'Agent.policy': self.policy.heads(spec)}
+            if self.behaviour.policy:
+                readers['Agent.behaviour'] = self.behaviour.policy.heads(spec)
+            heads = merge_heads({'the inner objective': inner, **readers})
+            for reader, read in readers.items():
+                untrained = sorted(set(read) - set(inner))
+                if untrained:
+                    raise ValueError(
+                        f'{reader} reads {", ".join(untrained)}, which no term of the inner objective trains; '
+                        f'it trains {", ".join(sorted(inner))}'
+                    )
+            return self.network.functions(spec, heads)
+        except ValueError as error:
+            raise CompositionError(f'network and objectives do not fit: {error}') from error
+
+
+def _check_is_constant(component: Any, prefix: str) -> None:
+    """Raises ValueError if something below a component waits to be learned or scheduled, as fields of an update rule do."""
+    networks = {path for path, default in learnable_paths(component, prefix).items() if callable(default)}
+    waiting = sorted(networks | {f'{prefix}{path}' for path in schedules_of(component)})
+    if waiting:
+        raise ValueError(
+            f'{", ".join(waiting)}: what the meta-optimiser judges by stays what it is, so that no network in it is learned '
+            'and no number scheduled; these belong to the update rule'
+        )

@@ -1,0 +1,1 @@
+"""What trained agents and recorded runs show; nothing here trains."""

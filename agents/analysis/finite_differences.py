@@ -1,0 +1,143 @@
+"""Is a meta-gradient right? Comparison with finite differences, for any agent."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agents.learner import Learner
+from components.inner_loop import AgentState, InnerLoop
+from components.meta_optimisers.base import LearnerState
+from components.meta_optimisers.bootstrapped_target import Bootstrapped
+from components.meta_optimisers.gradient_estimators.base import Differentiation, Estimate, repeat
+from components.meta_optimisers.gradient_estimators.evolution_strategies import EvolutionStrategies, normal_like
+from components.meta_optimisers.gradient_estimators.truncated import Truncated
+from components.meta_optimisers.meta_gradient import MetaGradient
+from components.replay import replay
+from components.types import CompositionError, MetaParams
+
+
+class Comparison(NamedTuple):
+    """A derivative with respect to one unconstrained meta-parameter, found in two ways."""
+
+    autodiff: float
+    finite_difference: float
+
+    @property
+    def relative_error(self) -> float:
+        """Difference over the larger of the two; 0 if both are 0."""
+        scale = max(abs(self.autodiff), abs(self.finite_difference))
+        return abs(self.autodiff - self.finite_difference) / scale if scale else 0.0
+
+
+def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dict[str, Comparison]:
+    """Compares the meta-gradient of a learner's first lifetime with central differences in double precision.
+
+    What a meta-gradient holds fixed is held fixed: trajectories are recorded once and replayed, and the outer targets
+    are those at the unperturbed meta-parameters. A scalar meta-parameter is moved up and down by `step`, a larger one along
+    a random direction.
+
+    Args:
+      learner: keep it small.
+      step: of the unconstrained values.
+
+    Returns:
+      A comparison for every meta-parameter, by path.
+
+    Raises:
+      CompositionError: if the learner's meta-optimiser takes no exact derivative.
+    """
+    differentiation = getattr(learner.agent.meta_optimiser, 'differentiation', None)
+    if isinstance(differentiation, Truncated | EvolutionStrategies):
+        raise CompositionError(
+            f'{differentiation} is not the whole derivative on purpose; check the variant with Mixed()'
+        )
+    with jax.enable_x64(True):
+        return recorded_lifetime(learner, jnp.float64).compare_with_finite_differences(step)
+
+
+class RecordedLifetime(NamedTuple):
+    """One lifetime, whose trajectories are what was acted once, whatever is learned from them.
+
+    Attributes:
+      meta_optimiser: of the learner.
+      meta_params: at the start.
+      agent: at the start.
+      inner_loop: sees the recorded trajectories.
+    """
+
+    meta_optimiser: MetaGradient | Bootstrapped
+    meta_params: MetaParams
+    agent: AgentState
+    inner_loop: InnerLoop
+
+    def estimate(self, meta_params: MetaParams, differentiation: Differentiation | None = None) -> Estimate:
+        """Its meta-gradient, by the meta-optimiser's own differentiation or by another."""
+        differentiation = differentiation or self.meta_optimiser.differentiation
+        loss, num_inner_steps = self.meta_optimiser.lifetime_loss, self.meta_optimiser.num_inner_steps
+        return differentiation(loss, meta_params, num_inner_steps, self.agent, self.inner_loop)
+
+    def compare_with_finite_differences(self, step: float = 1e-5) -> dict[str, Comparison]:
+        """As the function of that name."""
+        estimate = jax.jit(self.estimate)(self.meta_params)
+        gradient, fixed = estimate.gradient, estimate.lifetime.targets
+
+        @jax.jit
+        def loss(meta_params):
+            by_update = repeat(meta_params, self.meta_optimiser.num_inner_steps)
+            return self.meta_optimiser.lifetime_loss(by_update, self.agent, self.inner_loop, fixed)[0]
+
+        def compare(path: str, meta_param: Any) -> Comparison:
+            along = direction(meta_param)
+
+            def moved(sign: int) -> dict[str, Any]:
+                return {**self.meta_params, path: jax.tree.map(lambda x, d: x + sign * step * d, meta_param, along)}
+
+            slope = (loss(moved(1)) - loss(moved(-1))) / (2 * step)
+            return Comparison(float(optax.tree.vdot(gradient[path], along)), float(slope))
+
+        return {path: compare(path, meta_param) for path, meta_param in self.meta_params.items()}
+
+
+def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
+    """Records the next updates of a learner's first lifetime.
+
+    Args:
+      learner: is left as it is.
+      dtype: of the recording; `float64` needs `jax.enable_x64` around it.
+
+    Raises:
+      CompositionError: if the learner's meta-optimiser estimates no meta-gradient.
+    """
+    meta_optimiser = learner.agent.meta_optimiser
+    if not isinstance(meta_optimiser, MetaGradient | Bootstrapped):
+        raise CompositionError(f'there is no meta-gradient: the meta-optimiser is {meta_optimiser}')
+    with jax.enable_x64(False):
+        meta_params, agent = jax.jit(_first_lifetime)(learner.state)
+
+        @jax.jit
+        def record(meta_params, agent):
+            by_update = repeat(meta_params, meta_optimiser.num_inner_steps)
+            return meta_optimiser.lifetime_loss(by_update, agent, learner.inner_loop)[1].recording
+
+        recording = record(meta_params, agent)
+    recording, agent, meta_params = jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, (recording, agent, meta_params)
+    )
+    inner_loop, agent = replay(learner.inner_loop, agent, recording)
+    return RecordedLifetime(meta_optimiser, meta_params, agent, inner_loop)
+
+
+def _first_lifetime(state: LearnerState) -> tuple[MetaParams, AgentState]:
+    """Of the first seed."""
+    meta_params, agents = jax.tree.map(lambda x: x[0], (state.meta_params, state.agents))
+    return meta_params, jax.tree.map(lambda x: x[0], agents)
+
+
+def direction(meta_param: Any) -> Any:
+    """What a meta-parameter is moved along: 1 for a scalar; for anything larger a random direction of length 1."""
+    if isinstance(meta_param, jax.Array) and meta_param.ndim == 0:
+        return jnp.ones_like(meta_param)
+    drawn = normal_like(jax.random.key(0), meta_param)
+    return optax.tree.scale(1 / optax.tree.norm(drawn), drawn)

@@ -1,0 +1,85 @@
+"""Whole episodes of agents whose weights are frozen, in tasks that others can be given too."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents.analysis.meta_rl.bandit_policies import episode_keys
+from components.acting.actor import select_action
+from components.acting.policies import Policy
+from components.axes import choose
+from components.environments.base import SingleEnvironment
+from components.environments.wrappers import unwrapped
+from components.networks.network import NetworkFunctions
+from components.types import Array, Params
+
+
+class Recording(NamedTuple):
+    """What `N` episodes of `T` steps came to.
+
+    Attributes:
+      states: of the innermost environment, before each step and after the last, leaves `[T+1, N, ...]`.
+      actions: int32 `[T, N]`.
+      rewards: `[T, N]`.
+      played: whether a step belongs to the episode, bool `[T, N]`: nothing changes any more once it has ended.
+    """
+
+    states: Any
+    actions: Array
+    rewards: Array
+    played: Array
+
+
+class Recorder:
+    """Plays episodes of up to `num_steps` steps, each from its own start.
+
+    What an agent has in its recurrent state is reset at that start and nowhere else. Environment `i` is reset with key `i` of
+    `components.bandit_policies.episode_keys`, so that policies that play there with the same key are given the same tasks.
+
+    Args:
+      environment: wrapped as the network wants it.
+      network: of the agent.
+      policy: what actions are drawn from.
+      num_steps: of the longest episode, `T`.
+      greedy: whether to take the most probable action instead of drawing one.
+    """
+
+    def __init__(
+        self,
+        environment: SingleEnvironment,
+        network: NetworkFunctions,
+        policy: Policy,
+        num_steps: int,
+        greedy: bool = False,
+    ):
+        self._environment, self._network, self._policy = environment, network, policy
+        self._num_steps, self._greedy = num_steps, greedy
+        self._play = jax.jit(self._episodes, static_argnums=2)
+
+    def __call__(self, params: Params, key: Array, num_episodes: int) -> Recording:
+        """Plays `num_episodes`; NumPy arrays."""
+        return jax.device_get(self._play(params, key, num_episodes))
+
+    def _episodes(self, params: Params, key: Array, num_episodes: int) -> Recording:
+        reset_keys, key = episode_keys(key, num_episodes)
+        start, timestep = jax.vmap(self._environment.reset)(reset_keys)
+
+        def step(carry, key):
+            state, timestep, core_state = carry
+            action_key, step_key = jax.random.split(key)
+            outputs, core_state = self._network.step(params, timestep.observation, timestep.first(), core_state)
+            logits = self._policy(outputs, (num_episodes,))
+            action = select_action(logits, action_key, self._greedy)
+            played = ~timestep.last()
+            stepped = jax.vmap(self._environment.step)(state, action, jax.random.split(step_key, num_episodes))
+            state, timestep = choose(played, stepped, (state, timestep))
+            return (state, timestep, core_state), (self._innermost(state), action, played * timestep.reward, played)
+
+        carry = start, timestep, self._network.initial_state(num_episodes)
+        _, (states, *others) = jax.lax.scan(step, carry, jax.random.split(key, self._num_steps))
+        states = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), self._innermost(start), states)
+        return Recording(states, *others)
+
+    def _innermost(self, state: Any) -> Any:
+        return unwrapped(self._environment, state)[1]

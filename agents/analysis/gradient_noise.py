@@ -1,0 +1,244 @@
+"""How noisy a meta-gradient is: many independent estimates from one frozen agent, and what they say of each estimator.
+
+From a frozen agent, an unroll of `K` updates gives the derivatives g_1 to g_K of the outer losses after each of them. The plain
+meta-gradient through k updates is g_k, a mixture is sum_k w_k g_k: every estimator is evaluated on the same unrolls, so
+that comparisons are paired.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from agents.analysis import signal_to_noise
+from agents.analysis.signal_to_noise import Draws, Interval
+from components.acting.actor import Actor
+from components.inner_loop import AgentState, InnerLoop
+from components.meta_optimisers.gradient_estimators.base import repeat
+from components.meta_optimisers.gradient_estimators.exact import MAX_FORWARD_SCALARS
+from components.meta_optimisers.meta_gradient import MetaGradient
+from components.meta_optimisers.step_weights import LastStep, StepWeights, Uniform
+from components.optimisers import Optimiser
+from components.types import Array, MetaParams
+
+
+class FrozenAgent(NamedTuple):
+    """What is frozen: an agent, of which neither trajectory nor environments are used again, and the meta-parameters."""
+
+    agent: AgentState
+    meta_params: MetaParams
+
+
+def freeze(state: Any) -> FrozenAgent:
+    """The first seed's first lifetime of a learner's state."""
+    meta_params, agent = jax.tree.map(lambda x: x[0], (state.meta_params, state.agents))
+    return FrozenAgent(jax.tree.map(lambda x: x[0], agent), meta_params)
+
+
+def with_optimiser(frozen: FrozenAgent, optimiser: Optimiser) -> FrozenAgent:
+    """The agent with that optimiser inside, from its initial state unless the present one has the same structure."""
+    agent = frozen.agent
+    fresh = optimiser.init(agent.params)
+    structures: list[Any] = [jax.tree.structure(state) for state in (fresh, agent.opt_state)]
+    return frozen if structures[0] == structures[1] else frozen._replace(agent=agent._replace(opt_state=fresh))
+
+
+class Sampler:
+    """Draws independent meta-gradients of a frozen agent.
+
+    Each unroll starts new episodes, acts `num_start_steps` so that they stand at different times, and then learns for
+    `num_inner_steps` updates with action and environment randomness of its own.
+
+    Args:
+      meta_gradient: its outer objective and validation are used; its number of steps and their weights are not.
+      inner_loop: of the agent.
+      actor: starts the episodes.
+      num_inner_steps: the largest `K`.
+      num_start_steps: acted before an unroll.
+    """
+
+    def __init__(
+        self,
+        meta_gradient: MetaGradient,
+        inner_loop: InnerLoop,
+        actor: Actor,
+        num_inner_steps: int,
+        num_start_steps: int,
+    ):
+        self._meta_gradient = dataclasses.replace(
+            meta_gradient, num_inner_steps=num_inner_steps, step_weights=Uniform(), overlapping=False
+        )
+        self._inner_loop, self._actor, self._num_start_steps = inner_loop, actor, num_start_steps
+        self._sample = jax.jit(lambda frozen, keys: jax.lax.map(lambda key: self._one(frozen, key), keys))
+
+    def __call__(self, frozen: FrozenAgent, key: Array, num_unrolls: int) -> np.ndarray:
+        """Derivatives of the outer loss after each update, `[N, K, P]`, with respect to `P` numbers in all."""
+        return np.asarray(self._sample(frozen, jax.random.split(key, num_unrolls)))
+
+    def _one(self, frozen: FrozenAgent, key: Array) -> Array:
+        reset_key, start_key, act_key, key = jax.random.split(key, 4)
+        state, inner_loop = self._actor.init(reset_key), self._inner_loop
+        _, acting_params = inner_loop.follow(frozen.agent.behaviour, frozen.agent.params)
+        if self._num_start_steps:
+            state, _, _ = inner_loop.act(acting_params, state, start_key, self._num_start_steps)
+        state, trajectory, _ = inner_loop.act(acting_params, state, act_key, inner_loop.unroll_length)
+        agent = frozen.agent._replace(actor_state=state, trajectory=trajectory, key=key)
+        flat, unravel = ravel_pytree(frozen.meta_params)
+
+        def losses(flat: Array) -> Array:
+            by_update = repeat(unravel(flat), self._meta_gradient.num_inner_steps)
+            return self._meta_gradient.lifetime_losses(by_update, agent, inner_loop)[0]
+
+        return (jax.jacfwd if flat.size <= MAX_FORWARD_SCALARS else jax.jacrev)(losses)(flat)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """A meta-gradient through `num_inner_steps` updates with their weights."""
+
+    num_inner_steps: int
+    step_weights: StepWeights
+
+    def __call__(self, gradients: np.ndarray) -> np.ndarray:
+        """Its estimates `[N, P]` from `[N, K, P]`, the largest `K` being at least its own."""
+        weights = self.step_weights(self.num_inner_steps)
+        return np.einsum('k,nkp->np', weights, gradients[:, : self.num_inner_steps].astype(float))
+
+
+class Summary(NamedTuple):
+    """What `N` unrolls say of an estimator of a number, or of several at once.
+
+    `agents/analysis/signal_to_noise.py` states the coverage of the intervals of signal-to-noise and of its gain. That of
+    the ratio of variances, by a percentile bootstrap of 256 unrolls, is 93% to 95%.
+    Quotients of estimates that do not vary are NaN.
+
+    Attributes:
+      mean: of the estimates; for several the length |mu|, estimated without the bias of the length of a mean.
+      variance: of one estimate; the sum of several.
+      squared_iqr: square of the interquartile range, which heavy tails leave alone; the sum of several.
+      largest_share: of one unroll in the variance.
+      signal_to_noise: |mu| / sqrt(tr Sigma) of one estimate, without a sign for one number too:
+        sqrt(max(0, T) / tr Sigma), where T is the unbiased estimate of |mu|^2.
+      signal_to_noise_interval: 95%, score interval.
+      variance_ratio: variance of the plain estimate through as many updates, over this one's.
+      variance_ratio_interval: 95%, paired, bootstrapped over unrolls.
+      squared_iqr_ratio: the same of squared interquartile ranges.
+      signal_to_noise_gain: signal-to-noise less that of the plain estimate through as many updates.
+      signal_to_noise_gain_interval: 95%, paired, from the limits of both.
+      cosine: with the reference, for one number the agreement in sign; NaN where the reference is not resolved.
+    """
+
+    mean: float
+    variance: float
+    squared_iqr: float
+    largest_share: float
+    signal_to_noise: float
+    signal_to_noise_interval: Interval
+    variance_ratio: float
+    variance_ratio_interval: Interval
+    squared_iqr_ratio: float
+    signal_to_noise_gain: float
+    signal_to_noise_gain_interval: Interval
+    cosine: float
+
+
+def summarise(
+    gradients: np.ndarray,
+    estimators: list[Estimator],
+    components: Mapping[str, slice],
+    reference: np.ndarray,
+    num_resamples: int = 2_000,
+    seed: int = 0,
+) -> dict[tuple[Estimator, str], Summary]:
+    """Compares estimators with the plain ones through as many updates.
+
+    Args:
+      gradients: from a `Sampler`, `[N, K, P]`, at least four.
+      estimators: what to compare.
+      components: which of the `P` numbers to look at together, by name.
+      reference: estimates `[M, P]` of what the mean should be.
+      num_resamples: of the bootstrap of the ratio of variances.
+      seed: of the bootstrap.
+    """
+    resamples = _resampling_weights(len(gradients), num_resamples, seed)
+    summaries = {}
+    for estimator in estimators:
+        ours = estimator(gradients)
+        plain = Estimator(estimator.num_inner_steps, LastStep())(gradients)
+        for name, part in components.items():
+            summaries[estimator, name] = _summarise(ours[:, part], plain[:, part], reference[:, part], resamples)
+    return summaries
+
+
+def is_resolved(estimates: np.ndarray) -> bool:
+    """Whether the mean of estimates `[M, P]` is at least three standard errors away from zero."""
+    standard_error = np.sqrt(estimates.var(0, ddof=1).sum() / len(estimates))
+    return bool(np.linalg.norm(estimates.mean(0)) >= 3 * standard_error)
+
+
+def meta_param_slices(meta_params: MetaParams) -> dict[str, slice]:
+    """Where each meta-parameter stands among the numbers of all of them."""
+    start, slices = 0, {}
+    for path in sorted(meta_params):  # The order in which JAX flattens a dictionary.
+        size = sum(x.size for x in jax.tree.leaves(meta_params[path]))
+        slices[path] = slice(start, start + size)
+        start += size
+    return slices
+
+
+def _summarise(ours: np.ndarray, plain: np.ndarray, reference: np.ndarray, resamples: np.ndarray) -> Summary:
+    draws, plain_draws = Draws.standardise(ours), Draws.standardise(plain)
+    gain, gain_interval = signal_to_noise.difference(draws, plain_draws)
+    variance_ratio = _ratio(plain_draws.variance, draws.variance)
+    plain_again, again = (_resampled_variances(x.values, resamples) for x in (plain_draws, draws))
+    with np.errstate(divide='ignore', invalid='ignore'):  # A resample can miss the only draws that differ.
+        variance_ratios = variance_ratio * plain_again / again
+    mean, deviations, centre = ours.mean(0), np.square(draws.values - draws.values.mean(0)).sum(1), reference.mean(0)
+    cosine = float(mean @ centre / max(np.linalg.norm(mean) * np.linalg.norm(centre), np.finfo(float).tiny))
+    return Summary(
+        mean=float(mean[0]) if mean.size == 1 else _length(mean, draws.variance / len(ours)),
+        variance=draws.variance,
+        squared_iqr=_squared_iqr(ours),
+        largest_share=float(deviations.max() / deviations.sum()),
+        signal_to_noise=draws.squared_norm.length,
+        signal_to_noise_interval=draws.squared_norm.interval,
+        variance_ratio=variance_ratio,
+        variance_ratio_interval=_interval(variance_ratios),
+        squared_iqr_ratio=_ratio(_squared_iqr(plain), _squared_iqr(ours)),
+        signal_to_noise_gain=gain,
+        signal_to_noise_gain_interval=gain_interval,
+        cosine=cosine if is_resolved(reference) else np.nan,
+    )
+
+
+def _length(mean: np.ndarray, variance: float) -> float:
+    """Length of a mean of that variance, without what the variance adds to its square."""
+    return float(np.sqrt(max(mean @ mean - variance, 0)))
+
+
+def _resampled_variances(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Total variance of `[N, P]` under each row of weights `[R, N]`, each `[R]`."""
+    deviations = values - values.mean(0)
+    return weights @ np.square(deviations).sum(1) - np.square(weights @ deviations).sum(1)
+
+
+def _resampling_weights(size: int, num_resamples: int, seed: int) -> np.ndarray:
+    """How much each of `N` unrolls counts in each resample, `[R, N]`; rows add up to 1."""
+    return np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), num_resamples) / size
+
+
+def _squared_iqr(estimates: np.ndarray) -> float:
+    low, high = np.quantile(estimates, [0.25, 0.75], axis=0)
+    return float(np.square(high - low).sum())
+
+
+def _interval(values: np.ndarray) -> Interval:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else np.nan

@@ -1,0 +1,89 @@
+"""Evaluation of a learner on environments of its own, compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agents.learner import Learner
+from components.acting.actor import Actor
+from components.axes import over_axis
+from components.environments.base import named_failures
+from components.types import Array, Params
+
+
+class Evaluator:
+    """Plays one episode in each of the `B` environments with the weights frozen, drawing actions and then greedily.
+
+    Args:
+      learner: whose agents are evaluated.
+      max_episode_length: steps after which an episode counts as it stands.
+      seed: of the episodes; apart from the seed of training.
+
+    Raises:
+      ValueError: if `max_episode_length` < 1.
+    """
+
+    def __init__(self, learner: Learner, max_episode_length: int, seed: int):
+        if max_episode_length < 1:
+            raise ValueError(f'max_episode_length must be at least 1, got {max_episode_length}')
+        self._learner, self._max_episode_length = learner, max_episode_length
+        self._environment = learner.agent.environment
+        self._key = jax.random.fold_in(jax.random.key(np.uint32(seed)), 0xE7A1)
+        self._evaluate = jax.jit(self._all_agents)
+
+    def evaluate(self, number: int) -> dict[str, np.ndarray]:
+        """Plays.
+
+        Args:
+          number: of this evaluation; another one draws other episodes.
+
+        Returns:
+          Mean return and length of an episode, each an array `[S]`, for the `stochastic` and the `greedy` policy.
+        """
+        with named_failures(self._environment):
+            states, row = self._evaluate(self._learner.state.agents.params, jax.random.fold_in(self._key, number))
+            for state in states:
+                self._environment.close(jax.device_get(state))
+            return jax.device_get(row)
+
+    def _all_agents(self, params: Params, key: Array):
+        row, states = {}, []
+        for name, greedy in (('stochastic', False), ('greedy', True)):
+            actor = Actor(self._environment, self._learner.network, self._learner.agent.policy, greedy)
+            returns, lengths, state = self._episodes(actor, params, jax.random.fold_in(key, greedy))
+            row[f'{name}/episode_return'] = returns.mean((1, 2))
+            row[f'{name}/episode_length'] = lengths.mean((1, 2))
+            states.append(state)
+        return states, row
+
+    def _episodes(self, actor: Actor, params: Params, key: Array) -> tuple[Array, Array, Any]:
+        """Return and length of the first episode of each environment, `[S, L, B]`, and the environments' last state."""
+        init_key, key = jax.random.split(key)
+        state = self._over_agents(actor.init)(self._keys(init_key))
+        step = self._over_agents(actor.step)
+
+        def go_on(carry):
+            t, _, playing, *_ = carry
+            return playing.any() & (t < self._max_episode_length)
+
+        def play(carry):
+            t, state, playing, returns, lengths = carry
+            state, taken = step(params, state, self._keys(jax.random.fold_in(key, t)))
+            returns = jnp.where(playing, taken.episode_return, returns)
+            lengths = jnp.where(playing, taken.episode_length, lengths)
+            return t + 1, state, playing & ~taken.ended, returns, lengths
+
+        playing = jnp.ones(state.episode_return.shape, bool)
+        carry = (0, state, playing, state.episode_return, state.episode_length)
+        _, state, _, returns, lengths = jax.lax.while_loop(go_on, play, carry)
+        return returns, lengths.astype(returns.dtype), state.environment
+
+    def _over_agents(self, function: Callable) -> Callable:
+        return over_axis(over_axis(function, self._learner.agent.num_lifetimes), self._learner.num_seeds)
+
+    def _keys(self, key: Array) -> Array:
+        """One for each agent, `[S, L]`."""
+        return jax.random.split(key, (self._learner.num_seeds, self._learner.agent.num_lifetimes))

@@ -1,0 +1,1 @@
+"""Runs of agents in a folder: configuration, training, logs, checkpoints."""

@@ -1,0 +1,311 @@
+"""The experiment: one loop that trains, logs, evaluates and keeps checkpoints."""
+
+import contextlib
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import acme
+import numpy as np
+from acme.utils import counting
+from acme.utils import loggers as acme_loggers
+
+from agents.agent import Agent
+from agents.evaluator import Evaluator
+from agents.experiments.checkpoints import Checkpointer
+from agents.experiments.compilation_cache import DEFAULT, use_compilation_cache
+from agents.experiments.loggers import Run, seed_means
+from agents.learner import Learner
+from components.component import MAX_INT, Interval, PositiveInt, component
+from components.types import CompositionError, EnvironmentFailedError
+
+LoggerFactory = Callable[[str, Run], acme_loggers.Logger]
+
+CHECKPOINTS = 'checkpoints'
+"""Folder in a run's folder."""
+
+
+@component
+class Experiment:
+    """Trains an agent for a number of environment steps.
+
+    repeat:
+        learner.advance(...)                  # one compiled call, one row of training
+        now and then: evaluate, one row of evaluation; save a checkpoint
+
+    All periods are environment steps of one seed, training acting alone; they are rounded to whole meta-steps, those of
+    evaluation and checkpoints to whole log periods.
+
+    Args:
+      agent: what to train.
+      total_env_steps: length of training; rounded down to whole meta-steps.
+      num_seeds: independent replicas, trained as one batch, `S`.
+      seed: of the first replica; the others have the seeds that follow.
+      log_every: steps between rows.
+      evaluate_every: steps between evaluations; 0 for none.
+      checkpoint_every: steps between checkpoints; 0 for none, and no going on after an interruption. The end of training
+        is one too, and where it was stopped.
+      checkpoints_kept: how many of the newest checkpoints stay, beside the best by its return in the last evaluation, or
+        in the last row of training where nothing is evaluated.
+      max_episode_length: steps after which an episode of evaluation counts as it stands.
+      loggers: each called with a label (`train`, `eval`) and the `Run`.
+      stop_when_not_finite: whether to stop when a loss or a weight is infinite or not a number.
+      compilation_cache: folder where compiled programs are kept for the next start, None for none.
+
+    Raises:
+      CompositionError: if training would be shorter than one meta-step, or a number is out of range.
+    """
+
+    agent: Agent
+    total_env_steps: Annotated[int, Interval(1, 2**63 - 1)]
+    num_seeds: PositiveInt = 1
+    seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
+    log_every: Annotated[int, Interval(1, 2**63 - 1)] = 10_000
+    evaluate_every: Annotated[int, Interval(0, 2**63 - 1)] = 0
+    checkpoint_every: Annotated[int, Interval(0, 2**63 - 1)] = 0
+    checkpoints_kept: PositiveInt = 3
+    max_episode_length: PositiveInt = 10_000
+    loggers: Sequence[LoggerFactory] = ()
+    stop_when_not_finite: bool = True
+    compilation_cache: str | None = DEFAULT
+
+    def __post_init__(self):
+        if self.num_meta_steps < 1:
+            raise CompositionError(
+                f'total_env_steps is {self.total_env_steps}, less than one meta-step of '
+                f'{self.agent.steps_per_meta_step} (inner steps x unroll length x environments x lifetimes)'
+            )
+
+        if min(self.meta_steps_in(self.log_every), self.num_meta_steps) > MAX_INT:
+            raise CompositionError(
+                f'Experiment.log_every is {self.log_every:,} steps, more than {MAX_INT:,} meta-steps: '
+                'write rows more often'
+            )
+        if self.seed > 2**32 - self.num_seeds:
+            raise CompositionError(
+                f'Experiment.seed must be in [0, {2**32 - self.num_seeds:,}] for {self.num_seeds} seeds, '
+                f'got {self.seed}'
+            )
+
+    @property
+    def num_meta_steps(self) -> int:
+        """Meta-steps of the whole training."""
+        return self.total_env_steps // self.agent.steps_per_meta_step
+
+    def run(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        config: str = '',
+        started: float | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        notify: Callable[[str], None] = print,
+    ) -> int:
+        """Trains, and leaves rows and checkpoints in a folder; goes on from the newest checkpoint in it.
+
+        Args:
+          workdir: the folder, which exists; new, or of a run with the same components.
+          config: text of the gin file, for the loggers.
+          started: when the command was given, in seconds of `time.monotonic`, for the loggers.
+          should_stop: asked after every log period; True ends training there, with a checkpoint.
+          notify: is told in a line of what a person should know.
+
+        Returns:
+          Meta-steps that have been taken, `num_meta_steps` unless it was stopped.
+
+        Raises:
+          CompositionError: if a meta-parameter turns out to have no effect.
+          DivergedError: if a loss or a weight is not finite; the checkpoints are from before.
+          CheckpointError: if a checkpoint cannot be written, or the newest cannot be used.
+          EnvironmentFailedError: if an environment on the host has failed; there is a checkpoint of the last row.
+        """
+        use_compilation_cache(self.compilation_cache)
+        run = Run(pathlib.Path(workdir), config, self.num_meta_steps, started, self.seed, self.num_seeds)
+        with contextlib.closing(_Training(self, run)) as training:
+            training.resume(notify)
+            if training.num_meta_steps < self.num_meta_steps:
+                training.compile()
+            stopping = False
+            while training.num_meta_steps < self.num_meta_steps and not stopping:
+                stopping = training.take_log_period(should_stop)
+            return training.num_meta_steps
+
+    def meta_steps_in(self, env_steps: int) -> int:
+        """A period of environment steps as whole meta-steps, at least one."""
+        return max(1, env_steps // self.agent.steps_per_meta_step)
+
+
+class _Training:
+    """An experiment under way in a folder.
+
+    Attributes:
+      num_meta_steps: that have been taken.
+    """
+
+    def __init__(self, experiment: Experiment, run: Run):
+        self.num_meta_steps = 0
+        self._experiment, self._score = experiment, math.nan
+        self._notify: Callable[[str], None] = print
+        self._saved = 0
+        self._sinks = _Sinks(experiment.loggers, run)
+        self._clock = _Clock(self._sinks.of('train'))
+        self._counter = counting.Counter()
+        self._learner = Learner(
+            experiment.agent,
+            num_seeds=experiment.num_seeds,
+            seed=experiment.seed,
+            counter=self._counter,
+            logger=self._clock,
+            check_finite=experiment.stop_when_not_finite,
+        )
+        self._evaluator = self._checkpointer = None
+        if experiment.evaluate_every:
+            self._evaluator = Evaluator(self._learner, experiment.max_episode_length, experiment.seed)
+        if experiment.checkpoint_every:
+            self._checkpointer = Checkpointer(run.directory / CHECKPOINTS, experiment.checkpoints_kept)
+
+    def resume(self, notify: Callable[[str], None]) -> None:
+        """Goes to the newest checkpoint, or to the beginning if there is none."""
+        self._notify = notify
+        checkpoint = self._checkpointer and self._checkpointer.restore_newest(self._learner.save(), notify)
+        if not checkpoint:
+            self._sinks.restore(None)
+            return
+        self._learner.restore(checkpoint.state)
+        self._sinks.restore(checkpoint.notes['loggers'])
+        self._clock.restore(checkpoint.notes['wall_time'], int(np.sum(self._counter.get_counts()['env_steps'])))
+        self.num_meta_steps, self._score = checkpoint.step, checkpoint.notes['score']
+        self._saved = checkpoint.step
+        in_all, is_pure = self._experiment.num_meta_steps, self._experiment.agent.environment.is_pure
+        new_episodes = '' if is_pure else '; its environments live outside of checkpoints: new episodes'
+        notify(f'goes on after {checkpoint.step:,} of {in_all:,} meta-updates{new_episodes}')
+
+    def compile(self) -> None:
+        """Compiles what trains, so that it counts in no row's speed."""
+        self._learner.compile()
+        self._clock.start()
+
+    def take_log_period(self, should_stop: Callable[[], bool]) -> bool:
+        """Trains up to the next row, then evaluates and saves what is due; returns whether it was asked to stop."""
+        experiment, before = self._experiment, self.num_meta_steps
+        period = experiment.meta_steps_in(experiment.log_every)
+        done = min((before // period + 1) * period, experiment.num_meta_steps)
+        kept = None if experiment.agent.environment.is_pure else self._learner.save()
+        try:
+            self._learner.advance(done - before)
+        except EnvironmentFailedError:
+            if self._checkpointer and kept and before > self._saved:
+                self._save(self._checkpointer, kept)  # The learner's own state is lost with the call that failed.
+            raise
+        self.num_meta_steps = done
+        over, stopping = done == experiment.num_meta_steps, should_stop()
+
+        def is_due(every: int) -> bool:
+            period = experiment.meta_steps_in(every)
+            return over or done // period > before // period
+
+        with self._clock.paused():
+            if self._evaluator is None:
+                self._score = _mean(self._clock.last_row['episode_return'])
+            elif is_due(experiment.evaluate_every):
+                self._evaluate(self._evaluator)
+            if self._checkpointer and (stopping or is_due(experiment.checkpoint_every)):
+                self._save(self._checkpointer)
+        return stopping
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._sinks.close()
+        if self._checkpointer:
+            self._checkpointer.close()
+
+    def _evaluate(self, evaluator: Evaluator) -> None:
+        row = evaluator.evaluate(self.num_meta_steps)
+        self._score = _mean(row['stochastic/episode_return'])
+        self._sinks.of('eval').write({**self._counter.get_counts(), 'wall_time': self._clock.wall_time, **row})
+
+    def _save(self, checkpointer: Checkpointer, state: Any = None) -> None:
+        if checkpointer.make_directory():
+            self._notify(
+                'the folder of checkpoints was removed while training; it is made again, without the earlier ones'
+            )
+        notes = {'loggers': self._sinks.save(), 'wall_time': self._clock.wall_time, 'score': self._score}
+        checkpointer.save(self.num_meta_steps, state or self._learner.save(), notes, self._score)
+        self._saved = self.num_meta_steps
+
+
+class _Sinks:
+    """The loggers of a run, by label."""
+
+    def __init__(self, factories: Sequence[LoggerFactory], run: Run):
+        self._loggers = {label: [factory(label, run) for factory in factories] for label in ('train', 'eval')}
+
+    def of(self, label: str) -> acme_loggers.Logger:
+        return acme_loggers.Dispatcher(self._loggers[label], dict)
+
+    def save(self) -> dict[str, list[Any]]:
+        """Position of each logger, None where it has none."""
+        return {
+            label: [logger.save() if isinstance(logger, acme.core.Saveable) else None for logger in loggers]
+            for label, loggers in self._loggers.items()
+        }
+
+    def restore(self, positions: dict[str, list[Any]] | None) -> None:
+        """Takes every logger that can back to its position, or to the beginning if there are none."""
+        for label, loggers in self._loggers.items():
+            for i, logger in enumerate(loggers):
+                if isinstance(logger, acme.core.Saveable):
+                    logger.restore(positions[label][i] if positions else None)
+
+    def close(self) -> None:
+        for loggers in self._loggers.values():
+            for logger in loggers:
+                logger.close()
+
+
+class _Clock(acme_loggers.Logger):
+    """Adds `wall_time` (seconds of the run) and `steps_per_second` (of training alone, all seeds) to every row."""
+
+    def __init__(self, to: acme_loggers.Logger):
+        self._to = to
+        self._start = self._resumed = time.monotonic()
+        self._trained, self._env_steps = 0.0, 0
+        self.last_row: Mapping[str, Any] = {}
+
+    @property
+    def wall_time(self) -> float:
+        return time.monotonic() - self._start
+
+    def start(self) -> None:
+        """Lets the time that training takes begin."""
+        self._resumed, self._trained = time.monotonic(), 0.0
+
+    def restore(self, wall_time: float, env_steps: int) -> None:
+        """Goes on from a run that had taken so many seconds and steps."""
+        self._start, self._env_steps = time.monotonic() - wall_time, env_steps
+
+    def write(self, data: Mapping[str, Any]) -> None:
+        trained = self._trained + time.monotonic() - self._resumed
+        env_steps = int(np.sum(data['env_steps']))
+        clocks = {'wall_time': self.wall_time, 'steps_per_second': (env_steps - self._env_steps) / trained}
+        counts = ('env_steps', 'learner_updates', 'meta_updates')
+        self._to.write({**{name: data[name] for name in counts}, **clocks, **data})
+        self._resumed, self._trained, self._env_steps, self.last_row = time.monotonic(), 0.0, env_steps, data
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what is done inside out of the time that training took."""
+        self._trained += time.monotonic() - self._resumed
+        yield
+        self._resumed = time.monotonic()
+
+    def close(self) -> None:
+        pass  # What it writes to is closed by who made it.
+
+
+def _mean(values: np.ndarray) -> float:
+    """Over the seeds that have a number; NaN if none has."""
+    return seed_means({'': values})['']

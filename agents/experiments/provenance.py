@@ -1,0 +1,484 @@
+"""Reads gin files with the place of each binding, and traces which binding gives each parameter its value.
+
+gin keeps neither. Files are parsed by gin, statement by statement; values are looked up as gin looks them up when it
+calls a class or a function: of several scopes the innermost wins, and a reference with a scope of its own leaves that
+of its surroundings.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import os
+import pathlib
+import re
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gin
+
+from agents.experiments.old_names import ParseContext
+from components.component import Reference, problem_of_argument
+from components.types import ConfigurationError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+"""Root of the checkout."""
+
+DEFAULT = 'default'
+"""Source of a value that nothing binds."""
+
+COMMAND_LINE = '--gin_bindings'
+"""Source of a value bound by a line instead of a file."""
+
+Key = tuple[str, str, str]
+"""A binding: scope, registered name of what is configured, parameter."""
+
+
+class Source(NamedTuple):
+    """Where a binding stands.
+
+    Attributes:
+      file: path of the file; None for a line of the command line.
+      line: number of the line in the file.
+      is_included: whether another file includes that file.
+    """
+
+    file: pathlib.Path | None = None
+    line: int = 0
+    is_included: bool = False
+
+    def __str__(self) -> str:
+        return COMMAND_LINE if self.file is None else f'{_short(self.file)}:{self.line}'
+
+
+_SOURCES: dict[Key, Source] = {}
+"""Source of each binding that was read last, beside gin's own global state."""
+
+
+# Reading.
+
+
+def clear() -> None:
+    """Forgets what was read."""
+    _SOURCES.clear()
+    gin.clear_config()
+
+
+def read_file(path: pathlib.Path, including: Sequence[pathlib.Path] = ()) -> None:
+    """Reads a gin file and what it includes; later bindings replace earlier ones.
+
+    Args:
+      path: as `find_file` returns it.
+      including: the files that include it, outermost first.
+
+    Raises:
+      ConfigurationError: if it cannot be read; the message names the file and the line.
+    """
+    if path in including:
+        circle = ' includes '.join(map(_short, [*including[including.index(path) :], path]))
+        raise ConfigurationError(f'a gin file includes itself: {circle}')
+    try:
+        text = path.read_text(encoding='utf-8-sig')  # With or without a byte order mark.
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f'{_short(path)} is not a text file in UTF-8: {error.reason}') from error
+    _read(text, [*including, path])
+
+
+def read_lines(lines: Sequence[str]) -> None:
+    """Reads lines as of the command line; they can use what the files before them import.
+
+    Raises:
+      ConfigurationError: if they cannot be read.
+    """
+    _read('\n'.join([*import_lines(), *lines]), [])
+
+
+def import_lines() -> list[str]:
+    """Import lines of everything read so far."""
+    imports = gin.config.ImportManager(gin.config._IMPORTS).sorted_imports
+    return [statement.format() for statement in imports]
+
+
+def find_file(path: str | os.PathLike, beside: Sequence[pathlib.Path] = ()) -> pathlib.Path:
+    """Finds a gin file beside the file that includes it, in the working directory, or in the checkout.
+
+    A file of the checkout finds what it includes in the checkout before the working directory.
+
+    Args:
+      path: absolute, or relative to one of these folders.
+      beside: the files that include it, outermost first.
+
+    Raises:
+      ConfigurationError: if it is in none of them, or cannot be read.
+    """
+    folders = [pathlib.Path.cwd(), ROOT]
+    if beside and beside[-1].is_relative_to(ROOT):
+        folders.reverse()
+    folders = [*(including.parent for including in beside[-1:]), *folders]
+    candidates = list(dict.fromkeys(folder / path for folder in folders))
+    for candidate in candidates:
+        with contextlib.suppress(OSError, ValueError):  # A name too long, or with a null character.
+            if candidate.is_file() and os.access(candidate, os.R_OK):
+                return candidate.resolve()
+    message = f'gin file {str(path)!r} is missing or cannot be read; searched {", ".join(map(str, candidates))}'
+    if not (ROOT / 'gin/base/run.gin').is_file():
+        message += '; the gin files are not part of an installed package: run from a checkout of the project'
+    raise ConfigurationError(message)
+
+
+def _read(text: str, files: Sequence[pathlib.Path]) -> None:
+    """Reads the text of the last of these files, each included by the one before; of the command line if empty."""
+    with _parse_scope() as context:
+        with _located(files):
+            statements = gin.config_parser.ConfigParser(text, gin.config.ParserDelegate())
+        while True:
+            with _located(files):
+                statement = next(statements, None)
+            if statement is None:
+                break
+            with _located(files, statement.location.line_num):
+                _take(statement, context, files)
+        gin.config._IMPORTS.update(context.imports)
+
+
+@contextlib.contextmanager
+def _parse_scope() -> Iterator[ParseContext]:
+    """Gin's `_parse_scope`, with a context that knows old names."""
+    context = ParseContext()
+    gin.config._PARSE_CONTEXTS.append(context)
+    try:
+        yield context
+    finally:
+        gin.config._PARSE_CONTEXTS.pop()
+
+
+def _take(statement: Any, context: Any, files: Sequence[pathlib.Path]) -> None:
+    parser = gin.config_parser
+    if isinstance(statement, parser.ImportStatement):
+        context.process_import(statement)
+    elif isinstance(statement, parser.IncludeStatement):
+        try:
+            path = find_file(statement.filename, files)
+        except ConfigurationError as error:
+            raise ConfigurationError(f'{_place(files, statement.location.line_num)}: {error}') from error
+        read_file(path, files)
+    elif isinstance(statement, parser.BlockDeclaration):
+        if not context.get_configurable(statement.selector):
+            gin.config._raise_unknown_configurable_error(statement.selector)
+    else:
+        key: Any = statement.scope, statement.selector, statement.arg_name
+        if not statement.arg_name:
+            key = f'{statement.scope}/{statement.selector}'.lstrip('/'), 'gin.macro', 'value'
+        gin.bind_parameter(key, statement.value)
+        location = Source(files[-1], statement.location.line_num, len(files) > 1) if files else Source()
+        _SOURCES[gin.config.ParsedBindingKey.parse(key).scope_selector_arg] = location
+
+
+@contextlib.contextmanager
+def _located(files: Sequence[pathlib.Path], line: int | None = None) -> Iterator[None]:
+    """Turns what parsing, or an import, raises into a `ConfigurationError` that names the file and the line."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except tokenize.TokenError as error:
+        message, (line, _) = error.args
+        raise ConfigurationError(f'{_place(files, line)}: {message}') from error
+    except SyntaxError as error:
+        raise ConfigurationError(f'{_place(files, line or error.lineno)}: {_syntax_message(error)}') from error
+    except RecursionError as error:
+        raise ConfigurationError(f'{_place(files, line)}: nested too deeply') from error
+    except (Exception, SystemExit) as error:  # Of a module that is imported, anything.
+        raise ConfigurationError(f'{_place(files, line)}: {one_line(error)}') from error
+
+
+def _place(files: Sequence[pathlib.Path], line: int | None) -> str:
+    if not files:
+        return COMMAND_LINE
+    return f'{_short(files[-1])}, line {line}' if line else _short(files[-1])
+
+
+def _syntax_message(error: SyntaxError) -> str:
+    message, text = ' '.join(str(error.msg).split()), ' '.join((error.text or '').split())
+    if 'malformed node' in message:
+        message = 'not a Python literal; strings need quotes, references an @ and macros a %'
+    return f'{message}: {text[:200]}' if text else message
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line, after its type where the message alone says little."""
+    message = ' '.join(str(error).split())
+    known = isinstance(error, ValueError | TypeError | NameError | AttributeError | ImportError | OSError)
+    return message if known and message else f'{type(error).__name__}: {message}'.rstrip(': ')
+
+
+def _short(path: pathlib.Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+# Tracing.
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a parameter is set to, and where.
+
+    Attributes:
+      value: as a gin file writes it, `0.5` or `@inner/returns.LambdaReturn()`; `{...}`, `[...]` or `(...)` of a container with
+        parts.
+      source: `file:line` of the binding, the file relative to the checkout if it is inside; or `COMMAND_LINE`, or `DEFAULT`.
+      macro: the name that the binding gives instead of the value, `%NUM_ENVS` or `@net/gin.singleton()`; the source is then
+        where that is set. Of macros set to macros all are named. Empty for a plain value.
+      parts: parameters of a component by name, or entries of a container, `[0]` or by key.
+    """
+
+    value: str
+    source: str
+    macro: str = ''
+    parts: Mapping[str, 'Setting'] = dataclasses.field(default_factory=dict)
+
+
+class UnusedBinding(NamedTuple):
+    """A binding that gives no parameter its value.
+
+    Attributes:
+      name: as a gin file writes it.
+      source: where it stands.
+      winners: bindings of the same parameter in scopes inside its own, which take its place; empty if nothing is built
+        that it could reach.
+    """
+
+    name: str
+    source: Source
+    winners: Sequence[str]
+
+    def __str__(self) -> str:
+        if self.winners:
+            return f'{self.name} ({self.source}) has no effect, overridden by {" and ".join(self.winners)}'
+        return f'{self.name} ({self.source}) has no effect, as nothing is built that it could reach'
+
+
+def settings(cls: type) -> dict[str, Setting]:
+    """How an object of a class is put together by what was read: its parameters, in turn with theirs.
+
+    What is handed over uncalled and without a scope is taken to be called outside of any.
+
+    Raises:
+      ConfigurationError: if something refers to itself.
+    """
+    return _Trace().parameters(gin.config._inverse_lookup(cls), [])
+
+
+def problems(cls: type) -> Iterator[str]:
+    """What is wrong with the arguments of an object of a class and of all that it is put together from, in lines."""
+    return iter(_trace(cls).problems)
+
+
+def bindable_names(cls: type) -> list[str]:
+    """Names of all parameters of an object of a class and of its parts, as a gin file writes them."""
+    trace = _trace(cls)
+    macros = [scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro']
+    return [*macros, *dict.fromkeys(trace.names)]
+
+
+def unused_bindings(cls: type) -> list[UnusedBinding]:
+    """Bindings that nothing uses that an object of a class is put together from.
+
+    A binding in an included file may be of what is not built: a base file serves variants that put another component in
+    the place of the one that it binds. It counts if other bindings take its place wherever it could have an effect.
+    """
+    trace, unused = _trace(cls), []
+    for (scope, selector), parameters in gin.config._CONFIG.items():
+        for name in parameters:
+            key = scope, selector, name
+            if selector in ('gin.macro', 'gin.singleton') or key in trace.used:
+                continue
+            winners = sorted(
+                _name(other) for other in trace.used if other[1:] == key[1:] and _is_inside(other[0], scope)
+            )
+            source = _SOURCES.get(key, Source())
+            if winners or not source.is_included:
+                unused.append(UnusedBinding(_name(key), source, winners))
+    return sorted(unused)
+
+
+def _trace(cls: type) -> '_Trace':
+    trace = _Trace()
+    trace.parameters(gin.config._inverse_lookup(cls), [])
+    return trace
+
+
+def _name(key: Key) -> str:
+    scope, selector, parameter = key
+    return f'{scope}/{".".join(selector.split(".")[-2:])}.{parameter}'.lstrip('/')
+
+
+def _is_inside(scope: str, outer: str) -> bool:
+    parts = outer.split('/') if outer else []
+    return scope.split('/')[: len(parts)] == parts
+
+
+class _Bound(NamedTuple):
+    """A value, the binding that it comes from, and the source; of a default there is no binding."""
+
+    value: Any
+    key: Key | None
+    source: str
+
+
+class _Trace:
+    """One passage through all that an object is put together from.
+
+    Attributes:
+      used: bindings that give a parameter its value.
+      problems: what is wrong with arguments, in lines.
+      names: of all parameters, bound or not.
+    """
+
+    def __init__(self):
+        self.used: set[Key] = set()
+        self.problems: list[str] = []
+        self.names: list[str] = []
+        self._path: list[tuple[str, tuple[str, ...], bool]] = []
+
+    def parameters(self, configurable: Any, scopes: list[str], is_called: bool = True) -> dict[str, Setting]:
+        """Those of a class or function in these scopes, without what only its caller gives."""
+        here = configurable.selector, tuple(scopes), is_called
+        if here in self._path:
+            circle = self._path[self._path.index(here) :]
+            if not all(called for _, _, called in circle):
+                return {}  # It is made later, if ever.
+            names = ' -> '.join(_reference(*place) for place in [*circle, here])
+            raise ConfigurationError(f'{_reference(*here)} refers to itself: {names}')
+        self._path.append(here)
+        try:
+            bound = _bound(configurable, scopes)
+            self.names += [_name(('/'.join(scopes), configurable.selector, name)) for name in bound]
+            found = {
+                name: self._argument(configurable, scopes, name, *value)
+                for name, value in bound.items()
+                if value.value is not inspect.Parameter.empty
+            }
+            if is_called:
+                self._check_required(configurable, scopes, bound)
+            return found
+        finally:
+            self._path.pop()
+
+    def _argument(self, configurable: Any, scopes: list[str], name: str, value: Any, key: Key | None, source: str):
+        setting, final = self._setting(value, key, source, scopes)
+        if key is not None and configurable.selector not in ('gin.macro', 'gin.singleton'):
+            wrong = problem_of_argument(configurable.wrapped, name, _stand_ins(final))
+            if wrong:
+                macro = f' (%{setting.macro.lstrip("%")} from {setting.source})' if setting.macro else f' ({source})'
+                full_name = '/'.join([*scopes, f'{_class_name(configurable)}.{name}'])
+                self.problems.append(f'{full_name} must be {wrong}, got {_shown(final)}{macro}')
+        return setting
+
+    def _check_required(self, configurable: Any, scopes: list[str], bound: Mapping[str, _Bound]) -> None:
+        for name, value in bound.items():
+            if value.value is inspect.Parameter.empty:
+                full_name = '/'.join([*scopes, f'{_class_name(configurable)}.{name}'])
+                self.problems.append(f'{full_name} is required and not set: add `{full_name} = ...` to a gin file')
+
+    def _setting(
+        self, value: Any, key: Key | None, source: str, scopes: list[str], macro: str = ''
+    ) -> tuple[Setting, Any]:
+        """The setting of a value that is bound in these scopes, and the value itself behind macros."""
+        if key is not None:
+            self.used.add(key)
+        if isinstance(value, gin.config.ConfigurableReference):
+            # As in gin, a scope of its own replaces that of the surroundings; and a singleton calls what it is handed.
+            inner = value.scopes or (scopes if value.evaluate or macro.endswith('.singleton()') else [])
+            if value.configurable.selector in ('gin.macro', 'gin.singleton'):
+                return self._behind(value, inner, f'{macro} {value!r}'.strip())
+            parts = self.parameters(value.configurable, inner, value.evaluate)
+            return Setting(repr(value), source, macro, parts), value
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+            parts = {name: self._setting(field, None, source, [])[0] for name, field in fields.items()}
+            return Setting(f'{type(value).__name__}()', source, macro, parts), value
+        if isinstance(value, dict | list | tuple) and any(gin.config.iterate_references(value)):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            entries = {name: self._setting(entry, None, source, scopes) for name, entry in items}
+            parts = {_entry_name(name): setting for name, (setting, _) in entries.items()}
+            finals = {name: final for name, (_, final) in entries.items()}
+            final = finals if isinstance(value, dict) else type(value)(finals.values())
+            return Setting({dict: '{...}', list: '[...]', tuple: '(...)'}[type(value)], source, macro, parts), final
+        return Setting(_text(value), source, macro), value
+
+    def _behind(self, reference: Any, scopes: list[str], macro: str) -> tuple[Setting, Any]:
+        """What a macro or a singleton stands for."""
+        here = reference.configurable.selector, tuple(scopes), True
+        if here in self._path:
+            names = ' -> '.join(_reference(*place) for place in [*self._path[self._path.index(here) :], here])
+            raise ConfigurationError(f'macro {_reference(*here)} refers to itself: {names}')
+        self._path.append(here)
+        try:
+            ((value, key, source),) = _bound(reference.configurable, scopes).values()
+            setting, final = self._setting(value, key, source, scopes, macro)
+            is_made = reference.configurable.selector == 'gin.singleton'
+            return setting, Reference(final.configurable.wrapped, True) if is_made else final
+        finally:
+            self._path.pop()
+
+
+def _bound(configurable: Any, scopes: list[str]) -> dict[str, _Bound]:
+    """Values of a configurable's parameters; of several scopes the innermost wins."""
+    values = {name: _Bound(default, None, DEFAULT) for name, default in _defaults(configurable.wrapped).items()}
+    for depth in range(len(scopes) + 1):
+        scope = '/'.join(scopes[:depth])
+        for name, value in gin.config._CONFIG.get((scope, configurable.selector), {}).items():
+            key = scope, configurable.selector, name
+            # A module that a file imports might bind what no file does.
+            values[name] = _Bound(value, key, str(_SOURCES.get(key, 'Python code')))
+    return values
+
+
+def _defaults(function: Callable) -> dict[str, Any]:
+    """Default of each parameter that has a name; `inspect.Parameter.empty` for none."""
+    parameters = inspect.signature(function).parameters.values()
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.kind not in unnamed}
+    for field in dataclasses.fields(function) if dataclasses.is_dataclass(function) else ():
+        if field.init and field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = field.default_factory()
+    return defaults
+
+
+def _stand_ins(value: Any) -> Any:
+    """The value with something in the place of each reference that tells what it will be."""
+    if isinstance(value, gin.config.ConfigurableReference):
+        return Reference(value.configurable.wrapped, value.evaluate)
+    if isinstance(value, dict):
+        return {name: _stand_ins(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_stand_ins, value))
+    return value
+
+
+def _class_name(configurable: Any) -> str:
+    return configurable.selector.split('.')[-1]
+
+
+def _reference(selector: str, scopes: Sequence[str], is_called: bool) -> str:
+    if selector == 'gin.macro':
+        return f'%{"/".join(scopes)}'
+    return f'@{"/".join([*scopes, selector.split(".")[-1]])}{"()" if is_called else ""}'
+
+
+def _entry_name(key: Any) -> str:
+    return key if isinstance(key, str) and key.isidentifier() else f'[{key!r}]'
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: short, whatever it is."""
+    text = _text(value)
+    return text if len(text) <= 200 else f'{text[:200]}...'
+
+
+def _text(value: Any) -> str:
+    """A literal in one line; of a class or function its name."""
+    if hasattr(value, '__qualname__'):
+        return f'{value.__module__}.{value.__qualname__}'
+    return ' '.join(re.sub(r' at 0x\w+', '', repr(value)).split())

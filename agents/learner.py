@@ -1,0 +1,293 @@
+"""The one learner: every variant is this compiled step with other components in it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from acme import core as acme_core
+from acme.utils import counting, loggers
+
+from agents.agent import Agent
+from components.acting.actor import Actor
+from components.axes import choose, over_axis
+from components.component_tree import describe_paths, learnable_paths
+from components.environments.base import named_failures
+from components.inner_loop import AgentState, make_inner_loop
+from components.meta_optimisers.base import LearnerState
+from components.types import Array, CompositionError, DivergedError, Metrics
+
+
+class Learner(acme_core.Learner):
+    """Trains `S` independent replicas of an agent, all inside one compiled program.
+
+    One `step` is `num_meta_steps` meta-steps; metrics are reduced inside and leave the device once, for the logger.
+
+    repeat `num_meta_steps` times, for each seed:
+        for k in range(K): update each lifetime on its pending trajectory, act the next one
+        meta-optimiser: meta_params <- ...
+
+    Args:
+      agent: what to train.
+      num_seeds: replicas, `S`.
+      seed: replica `i` draws its randomness from `seed + i`, however many there are beside it.
+      num_meta_steps: meta-steps in a `step`.
+      counter: counts `env_steps` (per seed, an array `[S]`; masked transitions and validation left out),
+        `validation_env_steps` (likewise), `learner_updates` and `meta_updates`.
+      logger: is given one row per step: counts, and metrics as arrays `[S]`.
+      check_finite: whether to stop when a loss or a weight is infinite or not a number.
+
+    Raises:
+      ValueError: if `num_seeds` or `num_meta_steps` < 1, or a seed is not a number of 32 bits.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        num_seeds: int = 1,
+        seed: int = 0,
+        num_meta_steps: int = 1,
+        counter: counting.Counter | None = None,
+        logger: loggers.Logger | None = None,
+        check_finite: bool = True,
+    ):
+        if num_seeds < 1 or num_meta_steps < 1:
+            raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
+        if not 0 <= seed <= 2**32 - num_seeds:
+            raise ValueError(f'seed must be in [0, {2**32 - num_seeds:,}] for {num_seeds} seeds, got {seed}')
+        self.agent, self.num_seeds = agent, num_seeds
+        self.network = agent.network_functions()
+        self.actor = Actor(agent.environment, self.network, agent.policy)
+        self.inner_loop = make_inner_loop(
+            self.network,
+            agent.environment,
+            agent.policy,
+            agent.behaviour,
+            agent.update_rule,
+            agent.meta_parameters,
+            agent.unroll_length,
+        )
+        self._num_meta_steps = num_meta_steps
+        self._counter = counter or counting.Counter()
+        steps = np.zeros(num_seeds, np.int64)  # So that what is saved has the same structure from the start.
+        self._counter.increment(env_steps=steps, validation_env_steps=steps, learner_updates=0, meta_updates=0)
+        self._logger = logger or loggers.NoOpLogger()
+        keys = jax.vmap(jax.random.key)(np.arange(seed, seed + num_seeds, dtype=np.uint32))
+        with named_failures(agent.environment):
+            self.state: LearnerState = jax.block_until_ready(jax.jit(over_axis(self.init_state, num_seeds))(keys))
+        self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
+        self._check_finite, self._checked = check_finite, False
+
+    def step(self):
+        self.advance(self._num_meta_steps)
+
+    def compile(self) -> None:
+        """Compiles the program of `advance` and takes no step."""
+        self.state, *_ = self._compiled_steps(self.state, 0)
+
+    def advance(self, num_meta_steps: int) -> None:
+        """Takes `num_meta_steps` meta-steps with the same compiled program, whatever their number.
+
+        Raises:
+          CompositionError: the first time, if a meta-gradient was zero throughout, so that nothing leads from that
+            field to the outer loss, or not finite.
+          DivergedError: if a loss or a weight is not finite; the row that shows it was logged.
+          EnvironmentFailedError: if an environment on the host has failed; the state is lost then.
+        """
+        with named_failures(self.agent.environment):
+            self.state, metrics, meta_values, finite = self._compiled_steps(self.state, num_meta_steps)
+            metrics, meta_values, finite = jax.device_get((metrics, meta_values, finite))
+        row = self._row(metrics, meta_values, num_meta_steps)
+        if not self._checked:
+            self._check_meta_gradients(row)
+            self._checked = True
+        self._logger.write(row)
+        if self._check_finite:
+            _check_finite({**metrics.logs, 'weights': np.where(finite, 0, np.nan)}, row['learner_updates'])
+
+    def trace(self) -> jax.stages.Traced:
+        """The program behind `advance`, `(state, num_meta_steps) -> (state, ...)`, for who wants to know what it takes."""
+        return self._compiled_steps.trace(self.state, 1)
+
+    def get_variables(self, names: list[str]) -> list[Any]:
+        """Of the first seed: its first lifetime's `params`, or the values of its `meta_parameters`; NumPy arrays."""
+        first_seed = jax.tree.map(lambda x: x[0], self.state)
+        variables = {
+            'params': jax.tree.map(lambda x: x[0], first_seed.agents.params),
+            'meta_parameters': self.agent.meta_parameters.values(first_seed.meta_params),
+        }
+        return jax.device_get([variables[name] for name in names])
+
+    def save(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to go on; a copy, as the next step writes over the state."""
+        return {'state': _copy(self.state), 'counts': self._counter.get_counts()}
+
+    def restore(self, state: dict[str, Any]):
+        """Goes on from what `save` returned; where environments live outside of it, with new episodes."""
+        before, self.state = self.state, _copy(state['state'])
+        if not self.agent.environment.is_pure:
+            with named_failures(self.agent.environment):
+                self.agent.environment.close(jax.device_get(before.agents.actor_state.environment))
+                self.state = jax.block_until_ready(self._with_new_episodes(self.state))
+        self._counter.restore({'counts': dict(state['counts']), 'cache': {}})
+
+    def init_state(self, key: Array) -> LearnerState:
+        """State of the seed that `key` stands for, before the first step."""
+        agent = self.agent
+        meta_key, agents_key = jax.random.split(key)
+        meta_params = agent.meta_parameters.init(meta_key, agent.update_rule, agent.environment.spec())
+        agents = self._new_agents(jax.random.split(agents_key, agent.num_lifetimes))
+        if agent.lifetime_length is not None:
+            ages = jnp.arange(agent.num_lifetimes) * agent.lifetime_length // agent.num_lifetimes
+            agents = agents._replace(age=ages)
+        return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
+
+    def meta_step(self, state: LearnerState) -> tuple[LearnerState, Metrics]:
+        """One meta-step of one seed; pure."""
+        state, metrics = self.agent.meta_optimiser.step(state, self.inner_loop)
+        for name, monitor in self.agent.monitors.items():
+            tell = over_axis(
+                lambda agent, m=monitor: m(agent, self.network, self.agent.environment), self.agent.num_lifetimes
+            )
+            metrics.logs[f'monitor/{name}'] = tell(state.agents).mean()
+        if self.agent.lifetime_length is not None:
+            state = self._end_lifetimes(state, self.agent.lifetime_length)
+        return state, metrics
+
+    def _new_agents(self, keys: Array) -> AgentState:
+        """Agents that have learned nothing, from keys `[L]`."""
+        return over_axis(self.inner_loop.init, self.agent.num_lifetimes)(keys)
+
+    def _end_lifetimes(self, state: LearnerState, lifetime_length: int) -> LearnerState:
+        """Puts new agents in place of those that have had their updates."""
+        is_new = state.agents.age >= lifetime_length
+
+        def renew(state: LearnerState) -> LearnerState:
+            agents = self._new_agents(jax.vmap(lambda key: jax.random.fold_in(key, 0x11FE))(state.agents.key))
+            optimiser = self.agent.meta_optimiser
+            fresh = optimiser.init(state.meta_params, agents)
+            return state._replace(
+                agents=choose(is_new, agents, state.agents),
+                meta_opt_state=optimiser.forget(state.meta_opt_state, fresh, is_new),
+            )
+
+        return jax.lax.cond(is_new.any(), renew, lambda state: state, state)
+
+    def _with_new_episodes(self, state: LearnerState) -> LearnerState:
+        """The state with episodes that start with what the agents' keys give, which differs from run to run."""
+        init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self.num_seeds)
+        keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0x9E0)))(state.agents.key)
+        return state._replace(agents=state.agents._replace(actor_state=jax.jit(init)(keys)))
+
+    def _steps(self, state: LearnerState, num_meta_steps: Array):
+        """Meta-steps of all seeds: the state after them, their metrics, the meta-parameters' values then, and whether
+        all weights are finite; the last three `[S]`.
+        """
+        meta_step = jax.jit(over_axis(self.meta_step, self.num_seeds))  # So that it is traced once, not twice.
+        zeros = jax.tree.map(_no_total, jax.eval_shape(lambda state: _with_float_logs(meta_step(state)[1]), state))
+
+        def body(_, carry):
+            state, totals = carry
+            state, metrics = meta_step(state)
+            return state, jax.tree.map(_add_to_total, totals, _with_float_logs(metrics))
+
+        state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
+        metrics = totals._replace(logs=jax.tree.map(lambda x: x / jnp.maximum(num_meta_steps, 1), totals.logs))
+        values = over_axis(self.agent.meta_parameters.values, self.num_seeds)(state.meta_params)
+        return state, metrics, values, jax.vmap(_is_finite)((state.agents.params, state.meta_params))
+
+    def _row(self, metrics: Metrics, meta_values: dict[str, Any], num_meta_steps: int) -> dict[str, Any]:
+        episodes = metrics.episodes
+        num_episodes, length_sum = _count(episodes.num_episodes), _count(episodes.length_sum)
+        counts = self._counter.increment(
+            env_steps=_count(episodes.num_steps),
+            validation_env_steps=_count(metrics.num_validation_steps),
+            learner_updates=num_meta_steps * self.agent.meta_optimiser.num_updates,
+            meta_updates=num_meta_steps,
+        )
+        num_episodes = np.where(num_episodes > 0, num_episodes, np.nan)
+        return {
+            **counts,
+            'episode_return': episodes.return_sum / num_episodes,
+            'episode_length': length_sum / num_episodes,
+            **metrics.logs,
+            **self._signal_to_noise_over_seeds(metrics.logs),
+            **{f'meta/{path}': value for path, value in meta_values.items() if np.ndim(value) == 1},
+        }
+
+    def _signal_to_noise_over_seeds(self, logs: dict[str, Any]) -> dict[str, float]:
+        """Mean over standard deviation, over seeds, of each scalar meta-parameter's mean gradient in this row.
+
+        A plug-in ratio of few numbers, biased upwards: pure noise gives about 1 / sqrt(num_seeds).
+        """
+        ratios = {}
+        for path, value in self.state.meta_params.items():
+            gradient = logs.get(f'meta_gradient/{path}')
+            if self.num_seeds > 1 and gradient is not None and isinstance(value, jax.Array) and value.ndim == 1:
+                spread = gradient.std(ddof=1)
+                ratio = abs(gradient.mean()) / spread if spread > 0 else np.nan
+                ratios[f'meta_gradient_signal_to_noise_over_seeds/{path}'] = float(ratio)
+        return ratios
+
+    def _check_meta_gradients(self, row: dict[str, Any]) -> None:
+        gradients = {path: row.get(f'meta_gradient/{path}', 1) for path in self.agent.meta_parameters.parameters}
+        undefined = [repr(path) for path, gradient in gradients.items() if not np.all(np.isfinite(gradient))]
+        if undefined:
+            raise CompositionError(
+                f'meta-parameter {", ".join(undefined)}: its meta-gradient is not a finite number; look for a logarithm, '
+                'a root or a ratio of something that can be zero in the objectives, or for updates that diverge'
+            )
+        dead = [repr(path) for path, gradient in gradients.items() if not np.any(gradient)]
+        if dead:
+            raise CompositionError(
+                f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '
+                f'outer loss; {describe_paths(learnable_paths(self.agent.update_rule))}'
+            )
+
+
+def _with_float_logs(metrics: Metrics) -> Metrics:
+    """Metrics whose logs can be averaged; counts stay integers."""
+    logs = {name: x.astype(jnp.result_type(float, x.dtype)) for name, x in metrics.logs.items()}
+    return metrics._replace(logs=logs)
+
+
+def _no_total(x: jax.ShapeDtypeStruct) -> Array:
+    """What `_add_to_total` starts from: zero, for an integer in two words."""
+    return jnp.zeros((*x.shape, 2), jnp.uint32) if jnp.issubdtype(x.dtype, jnp.integer) else jnp.zeros(x.shape, x.dtype)
+
+
+def _add_to_total(total: Array, x: Array) -> Array:
+    """Adds a number; integers, which are not negative, exactly, as words of 32 bits `[..., 2]`, the low one first."""
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        return total + x
+    low = total[..., 0] + x.astype(jnp.uint32)
+    return jnp.stack([low, total[..., 1] + (low < total[..., 0])], -1)
+
+
+def _count(words: Any) -> np.ndarray:
+    """The integers that words stand for, int64."""
+    return words[..., 0].astype(np.int64) + (words[..., 1].astype(np.int64) << 32)
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _is_finite(tree: Any) -> Array:
+    """Whether every number in a tree is finite; a scalar."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
+def _check_finite(values: Mapping[str, np.ndarray], num_updates: int) -> None:
+    """Raises DivergedError if a loss, or what the name `weights` stands for, is not finite in some seed `[S]`."""
+    for name, value in values.items():
+        seeds = np.flatnonzero(~np.isfinite(value))
+        if seeds.size and name.startswith(('loss/', 'outer_loss/', 'weights')):
+            raise DivergedError(
+                f'{name} of seed {", ".join(map(str, seeds))} was not a finite number within the {num_updates:,} updates '
+                'so far: try a smaller learning rate, or clip; to train on all the same, bind '
+                'experiment.Experiment.stop_when_not_finite = False'
+            )

@@ -1,0 +1,1 @@
+"""From network outputs to actions, on the device and on the host."""

@@ -1,0 +1,165 @@
+"""Acting: unrolls of a policy in a batch of environments, inside the compiled learner."""
+
+from typing import Any, NamedTuple
+
+import dm_env
+import jax
+import jax.numpy as jnp
+
+from components.acting.policies import Policy, Softmax
+from components.environments.base import Environment
+from components.networks.network import NetworkFunctions
+from components.types import Array, CoreState, EpisodeTotals, Params, Trajectory
+
+
+class ActorState(NamedTuple):
+    """Where acting stands: what the next action is chosen from, and the episodes under way.
+
+    Attributes:
+      environment: the environment's own state.
+      timestep: the latest, leaves `[B, ...]`.
+      core_state: recurrent state before the latest observation, leaves `[B, ...]`.
+      episode_return: undiscounted reward of each episode so far, `[B]`.
+      episode_length: its steps so far, int32 `[B]`.
+    """
+
+    environment: Any
+    timestep: dm_env.TimeStep
+    core_state: CoreState
+    episode_return: Array
+    episode_length: Array
+
+
+class Step(NamedTuple):
+    """One step of acting, leaves `[B, ...]`; the first five as in `Trajectory`.
+
+    Attributes:
+      action: taken.
+      reward: of the transition.
+      discount: of the transition.
+      mask: 0 where there was no transition.
+      logits: that the action was drawn from.
+      ended: whether an episode ended with it.
+      episode_return: undiscounted reward of the episode, this step included.
+      episode_length: its steps, this one included.
+    """
+
+    action: Array
+    reward: Array
+    discount: Array
+    mask: Array
+    logits: Array
+    ended: Array
+    episode_return: Array
+    episode_length: Array
+
+
+def select_action(logits: Array, key: Array, greedy: bool = False) -> Array:
+    """Draws from a categorical policy, or takes its mode.
+
+    Args:
+      logits: unnormalised log-probabilities, `[..., A]`.
+      key: of the draw.
+      greedy: takes the most probable action instead.
+
+    Returns:
+      Actions, int32 `[...]`.
+    """
+    return (jnp.argmax(logits, -1) if greedy else jax.random.categorical(key, logits)).astype(jnp.int32)
+
+
+class Actor:
+    """Unrolls a policy in a batch of environments, inside jit.
+
+    state = actor.init(key)
+    repeat:
+        state, trajectory, episodes = actor.unroll(params, state, key, unroll_length)
+
+    Args:
+      environment: the batch.
+      network: with the heads that the policy reads.
+      policy: what actions are drawn from.
+      greedy: whether to take the most probable action instead of drawing one.
+    """
+
+    def __init__(
+        self, environment: Environment, network: NetworkFunctions, policy: Policy = Softmax(), greedy: bool = False
+    ):
+        self._environment, self._network = environment, network
+        self._policy, self._greedy = policy, greedy
+
+    def init(self, key: Array) -> ActorState:
+        """Starts an episode in every environment."""
+        environment, timestep = self._environment.reset(key)
+        batch_size = self._environment.batch_size
+        return ActorState(
+            environment,
+            timestep,
+            self._network.initial_state(batch_size),
+            jnp.zeros(batch_size),
+            jnp.zeros(batch_size, jnp.int32),
+        )
+
+    def unroll(
+        self, params: Params, state: ActorState, key: Array, unroll_length: int
+    ) -> tuple[ActorState, Trajectory, EpisodeTotals]:
+        """Acts for `unroll_length` steps. No gradient flows through acting.
+
+        Args:
+          params: of the network.
+          state: where to go on from.
+          key: of the actions and the environments.
+          unroll_length: `T`.
+
+        Returns:
+          The next state, the trajectory, and totals of the episodes that ended in it.
+        """
+        core_state = state.core_state
+        state, (before, steps) = jax.lax.scan(
+            lambda state, key: self._step_from(params, state, key), state, jax.random.split(key, unroll_length)
+        )
+        last = state.timestep.observation, state.timestep.first()
+        observation, first = jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), before, last)
+        trajectory = Trajectory(
+            observation, first, steps.action, steps.reward, steps.discount, steps.mask, steps.logits, core_state
+        )
+        episodes = EpisodeTotals(
+            num_steps=jnp.sum(steps.mask, dtype=jnp.int32),
+            num_episodes=jnp.sum(steps.ended, dtype=jnp.int32),
+            return_sum=jnp.sum(steps.ended * steps.episode_return),
+            length_sum=jnp.sum(steps.ended * steps.episode_length, dtype=jnp.int32),
+        )
+        return state, trajectory, episodes
+
+    def step(self, params: Params, state: ActorState, key: Array) -> tuple[ActorState, Step]:
+        """Takes one step in every environment."""
+        action_key, environment_key = jax.random.split(key)
+        before = state.timestep
+        outputs, core_state = self._network.step(
+            jax.lax.stop_gradient(params), before.observation, before.first(), state.core_state
+        )
+        logits = self._policy(outputs, before.first().shape)
+        action = select_action(logits, action_key, self._greedy)
+        environment, after = self._environment.step(state.environment, action, environment_key)
+
+        mask = ~before.last()  # What follows the last step of an episode is a restart.
+        ended = mask & (after.first() | after.last())
+        episode_return = state.episode_return + mask * after.reward
+        episode_length = state.episode_length + mask
+        state = ActorState(environment, after, core_state, ~ended * episode_return, ~ended * episode_length)
+        step = Step(
+            action,
+            after.reward,
+            after.discount,
+            mask.astype(logits.dtype),
+            logits,
+            ended,
+            episode_return,
+            episode_length,
+        )
+        return state, step
+
+    def _step_from(self, params: Params, state: ActorState, key: Array):
+        """A step, with the observation that it started from and whether that was the first of its episode."""
+        next_state, step = self.step(params, state, key)
+        return next_state, ((state.timestep.observation, state.timestep.first()), step)

@@ -1,0 +1,25 @@
+"""Mapping over leading axes (seeds `S`, lifetimes `L`, environments `B`)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from components.types import Array
+
+
+def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
+    """Leaves `[B, ...]` of one tree or the other, by a condition `[B]`."""
+    return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
+
+
+def over_axis(function: Callable, size: int) -> Callable:
+    """`jax.vmap(function)` over a leading axis of that size; an axis of one is taken off and put back, at no cost."""
+    if size != 1:
+        return jax.vmap(function, axis_size=size)
+
+    def only(*args):
+        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], args)))
+
+    return only

@@ -1,0 +1,1 @@
+"""Estimators of the meta-gradient: how an outer loss is differentiated through inner updates."""

@@ -1,0 +1,60 @@
+"""The exact meta-gradient in reverse mode, and in forward mode."""
+
+import math
+
+import jax
+
+from components.component import component
+from components.meta_optimisers.gradient_estimators.base import Estimate, repeat, reverse_mode
+from components.optimisers import check_differentiable
+from components.types import MetaParams, Params
+from components.update_rule import UpdateRule
+
+
+@component
+class Reverse:
+    """Exact; reverse mode throughout, which keeps what every update computes.
+
+    Args:
+      rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and computes
+        it anew in the reverse pass. Acting is never repeated.
+    """
+
+    rematerialise: bool = False
+
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        check_differentiable(update_rule.optimiser, params)
+
+    def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+        inner_loop = inner_loop._replace(rematerialise=self.rematerialise)
+        return reverse_mode(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
+
+
+MAX_FORWARD_SCALARS = 64
+"""Each costs `Forward` one more pass."""
+
+
+@component
+class Forward:
+    """Exact; one forward-mode pass for each scalar meta-parameter, all at once. Its memory does not grow with `K`."""
+
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        check_differentiable(update_rule.optimiser, params)
+        for path, value in meta_params.items():
+            if not isinstance(value, jax.Array):
+                raise ValueError(
+                    f'Forward takes a pass for each number, but meta-parameter {path!r} is a whole network; use Mixed'
+                )
+        num_scalars = sum(math.prod(value.shape) for value in meta_params.values())
+        if num_scalars > MAX_FORWARD_SCALARS:
+            raise ValueError(
+                f'Forward takes a pass for each number, at most {MAX_FORWARD_SCALARS}, but the meta-parameters are '
+                f'{num_scalars} numbers; use Mixed'
+            )
+
+    def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+        def loss(meta_params):
+            return lifetime_loss(repeat(meta_params, num_inner_steps), agent, inner_loop)
+
+        gradient, lifetime = jax.jacfwd(loss, has_aux=True)(meta_params)
+        return Estimate(gradient, None, lifetime)

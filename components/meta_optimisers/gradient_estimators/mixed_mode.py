@@ -1,0 +1,102 @@
+"""The exact meta-gradient in mixed mode: reverse over updates, forward inside of each."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from components.component import component
+from components.inner_loop import InnerLoop
+from components.meta_optimisers.gradient_estimators.base import Estimate, reverse_mode
+from components.networks.network import NetworkFunctions
+from components.optimisers import check_differentiable
+from components.types import Logs, MetaParams, Params, Trajectory, Values
+from components.update_rule import UpdateRule
+
+
+@component
+class Mixed:
+    """Exact; reverse mode from update to update, mixed with forward mode inside of each. The default.
+
+    Second derivatives of a loss are symmetric: the transpose of a gradient's derivative, which a reverse pass through an
+    update asks for, is the derivative of the gradient along a vector. So the reverse pass through an update starts from what
+    the update started from, and neither keeps nor differentiates the update's own reverse pass. The inner gradient is a
+    semi-gradient, whose derivative is not symmetric: the exchange is made for the loss with its targets as one more
+    argument, and the targets are differentiated in reverse mode by themselves.
+
+    Args:
+      rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and computes
+        the gradient anew in the reverse pass. Acting is never repeated.
+
+    Source: Kemaev et al. (2025), without their block structure; with targets apart, this project.
+    """
+
+    rematerialise: bool = False
+
+    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
+        check_differentiable(update_rule.optimiser, params)
+
+    def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+        inner_loop = in_mixed_mode(inner_loop)._replace(rematerialise=self.rematerialise)
+        return reverse_mode(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
+
+
+def in_mixed_mode(inner_loop: InnerLoop) -> InnerLoop:
+    """An inner loop whose updates are differentiated in mixed mode."""
+    return inner_loop._replace(
+        gradient=mixed_mode_gradient(inner_loop.bind, inner_loop.network),
+        # What an optimiser computes on its way is cheaper to repeat than to keep for each update.
+        step=jax.checkpoint(inner_loop.step),
+    )
+
+
+def mixed_mode_gradient(
+    bind: Callable[[Values], UpdateRule], network: NetworkFunctions
+) -> Callable[[Values, Params, Trajectory], tuple[Params, Logs]]:
+    """`UpdateRule.gradient` with the reverse pass of `Mixed`: one forward pass along the cotangent, and one back.
+
+    Args:
+      bind: from values of its fields to the update rule.
+      network: whose weights are learned.
+
+    Returns:
+      `(values, params, trajectory) -> gradient, logs`; differentiable in the first two, in reverse mode only.
+    """
+
+    @jax.custom_vjp
+    def gradient(values, params, trajectory):
+        return bind(values).gradient(network, params, trajectory)
+
+    def forward(values, params, trajectory):
+        return gradient(values, params, trajectory), (values, params, trajectory)
+
+    def backward(inputs, cotangents):
+        values, params, trajectory = inputs
+        along, _ = cotangents  # Logs are not differentiated.
+
+        # The network's outputs, and how they change as the weights move along the cotangent.
+        def run(params):
+            return jax.jvp(lambda params: network.outputs(params, trajectory), (params,), (along,))
+
+        (outputs, d_outputs), pullback = jax.vjp(run, params)
+
+        # The loss is a function of these values, outputs and targets; its slopes change as the outputs do.
+        targets, targets_pullback = jax.vjp(
+            lambda values, outputs: bind(values).targets(outputs, trajectory), values, outputs
+        )
+
+        def slopes(outputs):
+            def loss(values, outputs, targets):
+                return bind(values).loss(outputs, targets, trajectory)[0]
+
+            return jax.grad(loss, argnums=(0, 1, 2))(values, outputs, targets)
+
+        (_, slope, _), (to_fields, d_slope, to_targets) = jax.jvp(slopes, (outputs,), (d_outputs,))
+
+        # Targets have moved with the weights too. What reaches the outputs goes back through the network once.
+        through_targets, to_outputs = targets_pullback(to_targets)
+        (to_params,) = pullback((jax.tree.map(jnp.add, d_slope, to_outputs), slope))
+        return jax.tree.map(jnp.add, to_fields, through_targets), to_params, None
+
+    gradient.defvjp(forward, backward)
+    return gradient

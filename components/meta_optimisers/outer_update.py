@@ -1,0 +1,163 @@
+"""One step of descent along meta-gradients, and what it says of them; shared by the meta-optimisers that estimate one."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from components.axes import choose, over_axis
+from components.inner_loop import AgentState, InnerLoop
+from components.meta_optimisers.base import LearnerState, num_lifetimes
+from components.meta_optimisers.gradient_estimators.base import Estimate, Lifetime
+from components.meta_optimisers.regularisers import Regulariser
+from components.metrics import mean_over_axis
+from components.objectives.base import masked_mean
+from components.types import Array, Logs, MetaParams, Metrics, Params, Trajectory
+
+
+class MetaOptState(NamedTuple):
+    """State of a meta-optimiser.
+
+    Attributes:
+      optimiser: of the meta-parameters' optimiser.
+      gradient: the previous meta-gradient, zeros before the first.
+      memory: what is kept of each lifetime, leaves `[L, ...]`.
+    """
+
+    optimiser: optax.OptState
+    gradient: MetaParams
+    memory: Any
+
+
+def init(optimiser: optax.GradientTransformation, meta_params: MetaParams, memory: Any = ()) -> MetaOptState:
+    """State before the first step."""
+    return MetaOptState(optimiser.init(meta_params), jax.tree.map(jnp.zeros_like, meta_params), memory)
+
+
+def forget(meta_opt_state: MetaOptState, fresh: MetaOptState, is_new: Array) -> MetaOptState:
+    """A `MetaOptimiser`'s `forget`."""
+    return meta_opt_state._replace(memory=choose(is_new, fresh.memory, meta_opt_state.memory))
+
+
+def descend(
+    estimate: Callable[[AgentState, Any], Estimate],
+    optimiser: optax.GradientTransformation,
+    state: LearnerState,
+    inner_loop: InnerLoop,
+    regularisers: Mapping[str, Regulariser],
+) -> tuple[LearnerState, Metrics]:
+    """Advances every lifetime, and moves the meta-parameters along the mean of their meta-gradients.
+
+    Args:
+      estimate: from an agent and what is kept of its lifetime to its meta-gradient.
+      optimiser: of the meta-parameters.
+      state: with a `MetaOptState`.
+      inner_loop: of the agents.
+      regularisers: penalties of the meta-parameters, by name.
+    """
+    meta_opt_state: MetaOptState = state.meta_opt_state
+
+    def advance(agent: AgentState, memory: Any):
+        found = estimate(agent, memory)
+        kl = policy_kl(inner_loop, found.lifetime.agent.params, agent.trajectory)
+        found.lifetime.metrics.logs['inner_loop/policy_kl'] = kl
+        if not regularisers:
+            return found
+        slope, logs = _slope_of(regularisers, state.meta_params, found.lifetime, inner_loop)
+        found.lifetime.metrics.logs.update(logs)
+        return found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope))
+
+    found = over_axis(advance, num_lifetimes(state.agents))(state.agents, meta_opt_state.memory)
+    gradient = jax.tree.map(lambda x: x.mean(0), found.gradient)
+    updates, opt_state = optimiser.update(gradient, meta_opt_state.optimiser, state.meta_params)
+    meta_params = optax.apply_updates(state.meta_params, updates)
+    metrics = mean_over_axis(found.lifetime.metrics)
+    for path in state.meta_params:
+        previous = meta_opt_state.gradient[path]
+        metrics.logs.update(_describe(path, found.gradient[path], gradient[path], previous))
+        if found.by_update is not None:
+            by_update = jax.tree.map(lambda x: x.mean(0), found.by_update[path])
+            metrics.logs.update(_describe_updates(path, by_update))
+    meta_opt_state = MetaOptState(opt_state, gradient, found.lifetime.memory)
+    return state._replace(agents=found.lifetime.agent, meta_params=meta_params, meta_opt_state=meta_opt_state), metrics
+
+
+def _slope_of(
+    regularisers: Mapping[str, Regulariser], meta_params: MetaParams, lifetime: Lifetime, inner_loop: InnerLoop
+) -> tuple[MetaParams, Logs]:
+    """Derivative of the penalties with respect to meta-parameters, with the agent held as it is, and what they are."""
+    acted = lifetime.recording.validations
+    trajectory = lifetime.agent.trajectory if acted is None else jax.tree.map(lambda x: x[-1], acted)
+    outputs = inner_loop.network.outputs(lifetime.agent.params, trajectory)
+
+    def penalty(meta_params: MetaParams) -> tuple[Array, Logs]:
+        rule = inner_loop.rule(meta_params, lifetime.agent)
+        logs = {
+            f'outer_loss/{name}': masked_mean(regulariser(rule, outputs, trajectory), trajectory.mask)
+            for name, regulariser in regularisers.items()
+        }
+        return jnp.sum(jnp.stack(list(logs.values()))), logs
+
+    slope, logs = jax.grad(penalty, has_aux=True)(meta_params)
+    return slope, {**logs, **{f'meta_gradient_of_regularisers/{path}': _value_or_norm(x) for path, x in slope.items()}}
+
+
+MAX_KL_ENVS = 32
+"""Environments that a policy's change is measured in: enough for a log, and of no weight in the time of a step."""
+
+
+def policy_kl(inner_loop: InnerLoop, params: Params, trajectory: Trajectory) -> Array:
+    """KL divergence, in nats, from the policy that acted a trajectory to the one with other weights, on its states.
+
+    Args:
+      inner_loop: of the agent.
+      params: the other weights.
+      trajectory: of `T` steps; of its `B` environments the first `MAX_KL_ENVS` count.
+    """
+    core_state = jax.tree.map(lambda x: x[:MAX_KL_ENVS], trajectory.core_state)
+    trajectory = jax.tree.map(lambda x: x[:, :MAX_KL_ENVS], trajectory._replace(core_state=()))
+    trajectory = trajectory._replace(core_state=core_state)
+    outputs = inner_loop.network.outputs(params, trajectory)
+    logits = inner_loop.policy(outputs, trajectory.first.shape)[:-1]
+    return jax.lax.stop_gradient(masked_mean(kl_divergence(trajectory.behaviour_logits, logits), trajectory.mask))
+
+
+def kl_divergence(logits: Array, other_logits: Array) -> Array:
+    """KL divergence, in nats, of categorical distributions; both `[..., A]` unnormalised."""
+    log_p = jax.nn.log_softmax(logits)
+    log_ratio = log_p - jax.nn.log_softmax(other_logits)
+    # The sum of p expm1(-log_ratio) is 0. With it every entry is small where the distributions are close, rather than their
+    # sum alone, so that less is lost to rounding, in derivatives too.
+    return jnp.sum(jnp.exp(log_p) * (log_ratio + jnp.expm1(-log_ratio)), -1)
+
+
+def _describe(path: str, gradients: Any, gradient: Any, previous: Any) -> Logs:
+    """Value or norm of a meta-parameter's gradient, and how far it can be relied on; `gradients` are `[L, ...]`."""
+    norm = optax.tree.norm(gradient)
+    similarity = optax.tree.vdot(gradient, previous) / jnp.maximum(norm * optax.tree.norm(previous), _tiny(norm))
+    logs = {f'meta_gradient/{path}': _value_or_norm(gradient), f'meta_gradient_cosine/{path}': similarity}
+    if jax.tree.leaves(gradients)[0].shape[0] > 1:
+        variance = sum(x.var(0, ddof=1).sum() for x in jax.tree.leaves(gradients))
+        logs[f'meta_gradient_signal_to_noise/{path}'] = norm / jnp.sqrt(jnp.maximum(variance, _tiny(norm)))
+    return logs
+
+
+def _describe_updates(path: str, by_update: Any) -> Logs:
+    """What of a meta-parameter's gradient came through each of several updates, leaves `[K, ...]`."""
+    num_updates = jax.tree.leaves(by_update)[0].shape[0]
+    if num_updates == 1:
+        return {}
+    parts = jax.vmap(_value_or_norm)(by_update)
+    return {f'meta_gradient_by_update/{path}/{k + 1}': parts[k] for k in range(num_updates)}
+
+
+def _value_or_norm(gradient: Any) -> Array:
+    """A scalar's gradient itself, or the norm of a structure's."""
+    leaves = jax.tree.leaves(gradient)
+    return leaves[0] if len(leaves) == 1 and leaves[0].ndim == 0 else optax.tree.norm(gradient)
+
+
+def _tiny(x: Array) -> Array:
+    return jnp.asarray(jnp.finfo(x.dtype).tiny)

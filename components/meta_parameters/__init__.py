@@ -1,0 +1,1 @@
+"""Learned and scheduled fields of an update rule."""

@@ -1,0 +1,161 @@
+"""Meta-parameters: numbers and networks in the update rule, named by their paths, that are learned."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from acme import specs
+
+from components.component import component
+from components.component_tree import describe_paths, learnable_paths, replace_all, why_not_learnable
+from components.meta_parameters.bijectors import Bijector, Identity
+from components.types import Array, MetaParams
+
+
+class MetaParameter(Protocol):
+    """One entry of a `MetaParameterSet`."""
+
+    def init(self, key: Array, default: Any) -> Any:
+        """Unconstrained value to start from.
+
+        Args:
+          key: of what starts at random.
+          default: the number that the field holds, or for weights of a network a function of a key that makes them.
+
+        Raises:
+          ValueError: if there is no such value.
+        """
+        ...
+
+    def value(self, meta_param: Any) -> Any:
+        """What the field is replaced by, from the unconstrained value."""
+        ...
+
+
+@component
+class Scalar:
+    """A number.
+
+    Args:
+      bijector: keeps it in its bounds.
+      initial_value: in the units of the field; None starts from what the field holds.
+    """
+
+    bijector: Bijector = Identity()
+    initial_value: float | None = None
+
+    def init(self, key: Array, default: Any) -> Array:
+        del key
+        if callable(default):
+            raise ValueError('the field holds weights of a network, not a number; its entry should be Weights')
+        value = default if self.initial_value is None else self.initial_value
+        low, high = self.bijector.low, self.bijector.high
+        if (low is not None and value <= low) or (high is not None and value >= high):
+            raise ValueError(
+                f'the initial value {value} is not strictly between the bounds of {self.bijector}, where its gradient '
+                'would vanish'
+            )
+        return self.bijector.inverse(jnp.asarray(value, jnp.result_type(float)))
+
+    def value(self, meta_param: Array) -> Array:
+        return self.bijector.forward(meta_param)
+
+
+@component
+class Weights:
+    """The weights of a network, the field `weights` of a component that has one. They start as the network has it."""
+
+    def init(self, key: Array, default: Any) -> Any:
+        if not callable(default):
+            raise ValueError(
+                f'the field holds the number {default}, not weights of a network; its entry should be Scalar'
+            )
+        return default(key)
+
+    def value(self, meta_param: Any) -> Any:
+        return meta_param
+
+
+@component
+class Frozen:
+    """A meta-parameter that starts from a value that was learned before, instead of what the field holds.
+
+    Args:
+      entry: the meta-parameter that was learned.
+      meta_param: its unconstrained value, a pytree of NumPy arrays.
+    """
+
+    entry: MetaParameter
+    meta_param: Any
+
+    def init(self, key: Array, default: Any) -> Any:
+        del key, default
+        return jax.tree.map(jnp.asarray, self.meta_param)
+
+    def value(self, meta_param: Any) -> Any:
+        return self.entry.value(meta_param)
+
+
+@component
+class MetaParameterSet:
+    """Which fields of an update rule are learned by the outer loop.
+
+    bind(update_rule, meta_params) is the same rule with those fields replaced. Nothing below it knows whether a field
+    is constant or learned.
+
+    Args:
+      parameters: entries by the path of their field from the update rule, through attributes and dictionary keys:
+        `objective.returns.discount`, `objective.terms.outer_critic.cost`, `optimiser.learning_rate`,
+        `objective.returns.weights`.
+    """
+
+    parameters: Mapping[str, MetaParameter] = dataclasses.field(default_factory=dict)
+
+    def init(self, key: Array, update_rule: Any, spec: specs.EnvironmentSpec) -> dict[str, Any]:
+        """Unconstrained values to start from.
+
+        Args:
+          key: for entries that start at random.
+          update_rule: where the fields are.
+          spec: of the environment, for networks.
+
+        Raises:
+          ValueError: if a path does not lead to a number or a network, if an initial value is out of bounds, or if a
+            network of the update rule is no meta-parameter, as nobody else would make its weights.
+        """
+        paths = learnable_paths(update_rule)
+        meta_params = {}
+        for index, (path, entry) in enumerate(self.parameters.items()):
+            if path not in paths:
+                raise ValueError(
+                    f'meta-parameter {path!r}: {why_not_learnable(update_rule, path)}; {describe_paths(paths)}'
+                )
+            default = paths[path]
+            if callable(default):
+                default = functools.partial(default, spec=spec)
+            try:
+                meta_params[path] = entry.init(jax.random.fold_in(key, index), default)
+            except ValueError as error:
+                raise ValueError(f'meta-parameter {path!r}: {error}') from error
+        unmade = [path for path, default in paths.items() if callable(default) and path not in meta_params]
+        if unmade:
+            raise ValueError(
+                f'{", ".join(unmade)}: a learned network, whose weights are no meta-parameter; add to '
+                f"MetaParameterSet.parameters {{'{unmade[0]}': @meta_parameters.Weights()}}"
+            )
+        return meta_params
+
+    def values(self, meta_params: MetaParams) -> dict[str, Any]:
+        """Values in the units of the fields, by path."""
+        return {path: entry.value(meta_params[path]) for path, entry in self.parameters.items()}
+
+    def frozen(self, meta_params: MetaParams) -> 'MetaParameterSet':
+        """The same set, which starts from these unconstrained values."""
+        return MetaParameterSet({path: Frozen(entry, meta_params[path]) for path, entry in self.parameters.items()})
+
+    def bind(self, update_rule: Any, meta_params: MetaParams) -> Any:
+        """The update rule with its learned fields replaced; nothing is validated again, as values may be traced."""
+        return replace_all(update_rule, self.values(meta_params))

@@ -1,0 +1,44 @@
+"""Replay: an inner loop that learns again from recorded trajectories instead of acting."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from components.inner_loop import AgentState, InnerLoop
+from components.types import EpisodeTotals, Trajectory
+
+
+class Recording(NamedTuple):
+    """What an agent acted in the course of several updates.
+
+    Attributes:
+      trajectories: after each of the `N` updates, leaves `[N, T, B, ...]`.
+      validations: those that were not learned from, in their order, leaves `[M, T', B, ...]`; None for none.
+    """
+
+    trajectories: Trajectory
+    validations: Trajectory | None = None
+
+
+def replay(inner_loop: InnerLoop, agent: AgentState, recording: Recording) -> tuple[InnerLoop, AgentState]:
+    """An inner loop and an agent that learn anew, but see what was recorded whatever they have learned.
+
+    Args:
+      inner_loop: whose acting is replaced.
+      agent: as it was before the first of the recorded trajectories.
+      recording: what is acted, in its order.
+    """
+
+    def again(index: int, trajectories: Trajectory | None):
+        def act(params, counts, key, unroll_length):
+            del params, key, unroll_length
+            trajectory = jax.tree.map(lambda x: x[counts[index]], trajectories)
+            nothing = EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0))
+            return tuple(count + (i == index) for i, count in enumerate(counts)), trajectory, nothing
+
+        return act
+
+    act, validate = again(0, recording.trajectories), again(1, recording.validations)
+    counts = jnp.int32(0), jnp.int32(0)
+    return inner_loop._replace(act=act, validate=validate), agent._replace(actor_state=counts)

@@ -1,0 +1,111 @@
+"""Configurations and runs of older versions: `tests/data` holds what version 0.1 wrote, before modules were moved."""
+
+import csv
+import importlib
+import pathlib
+import re
+import tarfile
+
+import pytest
+
+import tools.describe
+import tools.evaluate
+import tools.run
+from agents.experiments import gin_config
+from agents.experiments.experiment import Experiment
+from agents.experiments.old_names import RENAMED
+
+DATA = pathlib.Path(__file__).resolve().parents[2] / 'data'
+CONFIGS = sorted((DATA / 'configs').glob('*.gin'))
+
+
+@pytest.mark.parametrize('old', RENAMED)
+def test_every_old_name_leads_to_something(old):
+    module, _, name = RENAMED[old].rpartition('.')
+    if not name[0].isupper():
+        importlib.import_module(RENAMED[old])
+        return
+    assert getattr(importlib.import_module(module), name).__module__ == module  # Defined there, not just imported.
+
+
+def read(path):
+    """Bindings of a file, and the agent that it describes."""
+    gin_config.load([path])
+    agent = gin_config.build(Experiment).agent
+    return gin_config.bindings(), re.sub(r' at 0x\w+', '', repr(agent))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_an_old_configuration_describes_the_variant_of_today(path):
+    (variant,) = (
+        file for file in gin_config.ROOT.glob('gin/*/*.gin') if path.stem == f'{file.parent.name}_{file.stem}'
+    )
+    assert read(path) == read(variant)
+
+
+def test_names_that_a_file_gives_to_old_modules_are_kept(tmp_path):
+    lines = [
+        'from __gin__ import dynamic_registration',
+        'import components.environments.adapters',
+        'from components import policies as p',
+        'from components.environments import base as environments',
+        'components.environments.adapters.GymnaxEnvironment.environment = "CartPole-v1"',
+        'p.EpsilonMixed.epsilon = 0.5',
+        'environments.Batch.environment = @components.environments.adapters.GymnaxEnvironment()',
+        'environments.Batch.batch_size = 2',
+    ]
+    (tmp_path / 'old.gin').write_text('\n'.join(lines))
+    gin_config.load([tmp_path / 'old.gin'])
+    assert gin_config.bindings() == {
+        'components.environments.adapters.gymnax.GymnaxEnvironment.environment': "'CartPole-v1'",
+        'components.acting.policies.EpsilonMixed.epsilon': '0.5',
+        'components.environments.batch.Batch.environment': (
+            '@components.environments.adapters.gymnax.GymnaxEnvironment()'
+        ),
+        'components.environments.batch.Batch.batch_size': '2',
+    }
+
+
+def test_a_module_that_exists_no_more_is_one_line(tmp_path):
+    (tmp_path / 'old.gin').write_text('from __gin__ import dynamic_registration\nfrom components import vanished\n')
+    with pytest.raises(gin_config.ConfigurationError, match=r'old.gin, line 2: .*components\.vanished') as error:
+        gin_config.load([tmp_path / 'old.gin'])
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    """A run of 40 meta-updates, with checkpoints after 20 and 40."""
+    with tarfile.open(DATA / 'run_of_0.1.tar.gz') as archive:
+        archive.extractall(tmp_path / 'run', filter='data')
+    return tmp_path / 'run'
+
+
+def test_an_old_run_goes_on_with_its_rows_and_is_described_and_evaluated(old_run, capsys):
+    before = (old_run / 'train.csv').read_text()
+    assert tools.run.main(['--workdir', str(old_run), '--extend', '--gin_bindings', 'TOTAL_ENV_STEPS = 500']) == 0
+    assert 'goes on after 40 of 50 meta-updates' in capsys.readouterr().err
+    after = (old_run / 'train.csv').read_text()
+    assert after.startswith(before)
+    assert [row['meta_updates'] for row in csv.DictReader(after.splitlines())] == ['10', '20', '30', '40', '50']
+
+    assert tools.describe.main(['--workdir', str(old_run)]) == 0
+    assert '@exact.Reverse()' in capsys.readouterr().out
+    assert tools.evaluate.main(['--workdir', str(old_run), '--checkpoint', '20', '--episodes', '2']) == 0
+
+
+def test_an_old_run_that_is_cut_back_takes_the_same_steps_again(old_run):
+    """From the checkpoint before its last one: to what the old version went on to, but for clocks and rounding."""
+    rows = list(csv.DictReader((old_run / 'train.csv').read_text().splitlines()))
+    for path in sorted((old_run / 'checkpoints' / '40').rglob('*'), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    (old_run / 'checkpoints' / '40').rmdir()
+    assert tools.run.main(['--workdir', str(old_run)]) == 0
+    again = list(csv.DictReader((old_run / 'train.csv').read_text().splitlines()))
+    assert len(again) == len(rows)
+    for old, new in zip(rows, again, strict=True):
+        numbers = {name for name in old if 'time' not in name and 'per_second' not in name}
+        assert old.keys() == new.keys()
+        assert {name: float(new[name]) for name in numbers} == pytest.approx(
+            {name: float(old[name]) for name in numbers}, rel=1e-3, abs=1e-7, nan_ok=True
+        )

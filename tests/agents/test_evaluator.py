@@ -1,0 +1,67 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents.evaluator import Evaluator
+from agents.learner import Learner
+from components.environments.adapters.host import HostEnvironment
+from components.environments.batch import Batch
+from components.environments.catch import Catch, HostCatch
+from components.networks.network import Network
+from components.networks.torsos import MLP
+from tests.helpers.agents_for_tests import make_agent
+
+
+def always(learner, action):
+    """Replaces a learner's weights by those of a policy that (almost surely) takes one action."""
+    params = jax.tree.map(jnp.zeros_like, learner.state.agents.params)
+    bias = params['network/logits_head']['b']
+    params['network/logits_head']['b'] = bias.at[..., action].set(50.0)
+    learner.state = learner.state._replace(agents=learner.state.agents._replace(params=params))
+
+
+@pytest.mark.parametrize(('num_seeds', 'num_lifetimes'), [(1, 1), (2, 3)])
+def test_one_episode_per_environment_of_a_known_policy(num_seeds, num_lifetimes):
+    environment = Batch(Catch(4, 3), 300)
+    agent = make_agent(environment=environment, network=Network(MLP((4,))), num_lifetimes=num_lifetimes)
+    learner = Learner(agent, num_seeds=num_seeds)
+    always(learner, 1)  # Stays in the middle: catches one ball in three.
+    row = Evaluator(learner, 100, seed=0).evaluate(0)
+    assert set(row) == {f'{p}/{x}' for p in ('stochastic', 'greedy') for x in ('episode_return', 'episode_length')}
+    for name in ('stochastic', 'greedy'):
+        np.testing.assert_array_equal(row[f'{name}/episode_length'], [3] * num_seeds)
+        np.testing.assert_allclose(row[f'{name}/episode_return'], [-1 / 3] * num_seeds, atol=0.2)
+
+
+def test_it_repeats_with_its_seed_and_draws_new_episodes_each_time():
+    learner = Learner(make_agent(environment=Batch(Catch(4, 3), 50)))
+    first, second = Evaluator(learner, 100, seed=0), Evaluator(learner, 100, seed=0)
+    one, two = first.evaluate(0), first.evaluate(1)
+    again = second.evaluate(0)
+    np.testing.assert_array_equal(one['stochastic/episode_return'], again['stochastic/episode_return'])
+    assert one['stochastic/episode_return'] != two['stochastic/episode_return']
+
+
+def test_training_is_left_as_it_was():
+    learner = Learner(make_agent())
+    learner.advance(1)
+    before = jax.device_get(learner.state.agents.actor_state.timestep)
+    Evaluator(learner, 100, seed=0).evaluate(0)
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(learner.state.agents.actor_state.timestep))
+
+
+def test_episodes_that_do_not_end_count_as_they_stand():
+    learner = Learner(make_agent(environment=Batch(Catch(50, 3), 2)))
+    row = Evaluator(learner, 10, seed=0).evaluate(0)
+    np.testing.assert_array_equal(row['greedy/episode_length'], [10])
+
+
+def test_environments_on_the_host_are_closed_afterwards():
+    environment = HostEnvironment(functools.partial(HostCatch, 4, 3), 5, seed_argument='seed')
+    learner = Learner(make_agent(environment=environment), num_seeds=2)
+    row = Evaluator(learner, 100, seed=0).evaluate(0)
+    np.testing.assert_array_equal(row['stochastic/episode_length'], [3, 3])
+    assert len(environment._batches) == 2  # Those that training goes on with.

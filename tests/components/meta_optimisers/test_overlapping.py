@@ -1,0 +1,99 @@
+"""Meta-updates after every inner update, through the latest of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from agents.learner import Learner
+from components.meta_optimisers.step_weights import Uniform
+from components.meta_optimisers.validation_data import TrainingTrajectory
+from components.meta_parameters.schedules import Scheduled
+from components.networks.cores import GRU
+from components.networks.network import Network
+from components.networks.torsos import MLP
+from components.objectives.actor_critic import ActorCritic
+from components.objectives.returns import LambdaReturn
+from components.optimisers import Optimiser
+from components.replay import Recording, replay
+from components.update_rule import UpdateRule
+from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient
+
+NUM_STEPS = 4
+# An optimiser that counts its steps: those that are left out before there have been K must leave no trace. And a learning
+# rate that says how many updates the agent had taken before each.
+LEARNING_RATE = Scheduled(optax.exponential_decay(2e-2, 1, 0.7))
+RULE = UpdateRule(ActorCritic(LambdaReturn(0.9, 0.8)), Optimiser(optax.scale_by_adam(eps_root=1e-8), LEARNING_RATE))
+
+
+def make_learner(**kwargs):
+    optimiser = meta_gradient(num_inner_steps=3, overlapping=True, **kwargs)
+    return Learner(make_agent(update_rule=RULE, meta_optimiser=optimiser, network=Network(MLP((8,)), GRU(4))))
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'step_weights': Uniform(), 'validation': TrainingTrajectory()}])
+def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
+    """Rebuilt from a history kept in Python: replay up to three updates with the meta-parameters of now."""
+    learner = make_learner(**kwargs)
+    rows = []
+    learner._logger.write = rows.append
+
+    @jax.jit  # Once for each number of trajectories.
+    def gradient(meta_params, start, trajectories):
+        size = trajectories.reward.shape[0]
+        optimiser = meta_gradient(num_inner_steps=size, **kwargs)
+        loss = optimiser.lifetime_loss
+        if kwargs.get('step_weights'):
+            weights = Uniform()(3)[:size]  # Those of the steps that are there, at the end.
+
+            def loss(by_update, agent, inner_loop):
+                losses, lifetime = optimiser.lifetime_losses(by_update, agent, inner_loop)
+                return jnp.asarray(weights) @ losses[-len(weights) :], lifetime
+
+        loop, again = replay(learner.inner_loop, start, Recording(trajectories))
+        return optimiser.differentiation(loss, meta_params, size, again, loop).gradient[DISCOUNT]
+
+    history = []
+    for _ in range(NUM_STEPS):
+        meta_params, agent = jax.tree.map(lambda x: x[0], (learner.state.meta_params, learner.state.agents))
+        history.append(jax.tree.map(lambda x: jnp.copy(x[0]), agent))
+        meta_params = jax.tree.map(jnp.copy, meta_params)
+        learner.advance(1)
+        pending = jax.tree.map(lambda x: x[0, 0], learner.state.agents.trajectory)
+
+        latest = history[-3:]
+        acted = [agent.trajectory for agent in latest[1:]] + [pending]
+        expected = gradient(meta_params, latest[0], jax.tree.map(lambda *xs: jnp.stack(xs), *acted))
+        actual = rows[-1][f'meta_gradient/{DISCOUNT}'][0]
+        np.testing.assert_allclose(actual, expected, rtol=2e-3)
+        assert expected != 0
+
+
+def test_the_agent_itself_takes_plain_updates_on_everything_it_acts():
+    learner = make_learner()
+    meta_params = jax.tree.map(lambda x: x[0], learner.state.meta_params)
+    agent = jax.tree.map(lambda x: jnp.copy(x[0, 0]), learner.state.agents)
+    advance = jax.jit(learner.inner_loop.advance)
+    rows = []
+    learner._logger.write = rows.append
+    for _ in range(4):
+        agent, metrics = advance(meta_params, agent)
+        learner.advance(1)
+        meta_params = jax.tree.map(lambda x: x[0], learner.state.meta_params)
+        np.testing.assert_allclose(rows[-1]['loss/policy'][0], metrics.logs['loss/policy'], rtol=1e-3, atol=1e-5)
+        assert rows[-1]['env_steps'][0] == 20 * len(rows)
+        assert rows[-1]['learner_updates'] == rows[-1]['meta_updates'] == len(rows)
+    ours = jax.tree.map(lambda x: x[0, 0], learner.state.agents.params)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(agent.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def test_a_window_of_one_update_is_the_ordinary_meta_gradient():
+    rows = {}
+    for overlapping in (False, True):
+        learner = Learner(make_agent(meta_optimiser=meta_gradient(overlapping=overlapping)))
+        learner._logger.write = lambda row, overlapping=overlapping: rows.update({overlapping: row})
+        learner.advance(3)
+    for name in (f'meta_gradient/{DISCOUNT}', f'meta/{DISCOUNT}', 'outer_loss/total'):
+        np.testing.assert_allclose(rows[True][name], rows[False][name], rtol=1e-4)
