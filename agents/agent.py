@@ -1,4 +1,4 @@
-"""What an agent is composed of, and whether the parts fit together."""
+"""The agent: its components, and the check that they fit together."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from components.acting.behaviours import Behaviour
 from components.acting.policies import Policy, Softmax
 from components.component import MAX_INT, PositiveInt, component
 from components.component_tree import components_of, learnable_paths
-from components.environments.base import Environment
+from components.environments.base import BatchedEnvironment
 from components.environments.observations import entries_of
 from components.meta_optimisers.base import Fixed, MetaOptimiser
 from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.meta_parameters.schedules import schedules_of
 from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
-from components.networks.torsos import MLP, Convolutional, Joined
+from components.networks.torsos import MLP, Concatenate, Convolutional
 from components.objectives.base import merge_heads
 from components.optimisers import check_descends
 from components.types import CompositionError
@@ -38,8 +38,8 @@ class Agent:
       meta_parameters: which fields of the update rule are learned.
       meta_optimiser: how they are learned.
       num_lifetimes: agents that share one set of meta-parameters, `L`.
-      lifetime_length: updates after which an agent ends, and a new one with new episodes takes its place; the ends of several
-        are spread evenly. None for no end.
+      lifetime_length: updates after which an agent ends, and a new one with new episodes takes its place; the ends of
+        several are spread evenly. None for no end.
       policy: what the agent acts with when it is evaluated, and while it learns unless its behaviour says otherwise.
       behaviour: what acts while it learns.
       monitors: what else is logged, by name, as `monitor/<name>`: means over lifetimes and meta-steps.
@@ -48,7 +48,7 @@ class Agent:
       CompositionError: if the parts do not fit the environment or each other; the message names the part.
     """
 
-    environment: Environment
+    environment: BatchedEnvironment
     network: Network
     update_rule: UpdateRule
     unroll_length: PositiveInt
@@ -72,9 +72,7 @@ class Agent:
                 f'{self.meta_optimiser.num_updates} updates'
             )
         if self.lifetime_length is not None and not self.environment.is_pure:
-            raise CompositionError(
-                'Agent.lifetime_length: environments on the host cannot begin anew inside the program'
-            )
+            raise CompositionError('Agent.lifetime_length: environments on the host cannot be reset inside the program')
         params = jax.eval_shape(self.network_functions().init, jax.random.key(0))
         if self.environment.batch_size % self.network.num_groups:
             raise CompositionError(
@@ -96,38 +94,38 @@ class Agent:
         batch_size = self.environment.batch_size
         return self.meta_optimiser.num_updates * self.unroll_length * batch_size * self.num_lifetimes
 
-    def doubts(self) -> list[str]:
-        """What fits together, but is probably not meant; a line each."""
-        return [*self._integers_as_numbers(), *self._off_policy_doubts()]
+    def warnings(self) -> list[str]:
+        """Valid compositions that are probably unintended; a line each."""
+        return [*self._integers_as_numbers(), *self._off_policy_warnings()]
 
     def _integers_as_numbers(self) -> list[str]:
         """Observed integers that a torso reads as quantities but may be categories; those of 8 bits are pixels."""
         observations = self.environment.spec().observations
         entries = {path: spec for path, spec in entries_of(observations).items() if isinstance(spec, specs.Array)}
         torsos = {'': self.network.torso, **getattr(self.network.torso, 'torsos', {})}
-        doubts = []
+        warnings = []
         for path, spec in (entries or {'': observations}).items():
             torso = torsos.get(path, self.network.torso)
             if (
                 np.issubdtype(spec.dtype, np.integer)
                 and spec.dtype != np.uint8
-                and isinstance(torso, MLP | Convolutional | Joined)
+                and isinstance(torso, MLP | Convolutional | Concatenate)
             ):
                 num_values = (
                     int(spec.maximum) + 1 if isinstance(spec, specs.BoundedArray) and spec.shape == () else '...'
                 )
-                doubts.append(
+                warnings.append(
                     f'the observation{f" {path}" if path else ""} is an integer ({spec.dtype} {list(spec.shape)}), '
                     f'which {type(torso).__name__} reads as a number: if it is a name, bind torsos.OneHot with '
                     f'num_values = {num_values} for it'
                 )
-        return doubts
+        return warnings
 
-    def _off_policy_doubts(self) -> list[str]:
+    def _off_policy_warnings(self) -> list[str]:
         if self.behaviour.is_on_policy:
             return []
         return [
-            f'{path} takes what {self.behaviour} does for what the policy would do: choose a return that corrects for it, '
+            f'{path} assumes on-policy data, but the behaviour policy is {self.behaviour}; use an off-policy return such '
             'as returns.LeakyVTrace'
             for path, component in components_of(self.update_rule).items()
             if getattr(component, 'is_on_policy', False)
@@ -160,11 +158,13 @@ class Agent:
 
 
 def _check_is_constant(component: Any, prefix: str) -> None:
-    """Raises ValueError if something below a component waits to be learned or scheduled, as fields of an update rule do."""
+    """Raises ValueError if something below a component waits to be learned or scheduled, as fields of an update rule
+    do.
+    """
     networks = {path for path, default in learnable_paths(component, prefix).items() if callable(default)}
     waiting = sorted(networks | {f'{prefix}{path}' for path in schedules_of(component)})
     if waiting:
         raise ValueError(
-            f'{", ".join(waiting)}: what the meta-optimiser judges by stays what it is, so that no network in it is learned '
-            'and no number scheduled; these belong to the update rule'
+            f'the outer objective must be constant, but {", ".join(waiting)} are learned or scheduled; only fields of the '
+            'update rule can be'
         )

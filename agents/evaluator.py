@@ -1,4 +1,4 @@
-"""Evaluation of a learner on environments of its own, compiled."""
+"""Evaluation of a learner on separate environments, compiled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ class Evaluator:
 
     Args:
       learner: whose agents are evaluated.
-      max_episode_length: steps after which an episode counts as it stands.
+      max_episode_length: steps after which an episode is cut off and scored as is.
       seed: of the episodes; apart from the seed of training.
 
     Raises:

@@ -11,7 +11,7 @@ from acme.utils import counting, loggers
 
 from agents.agent import Agent
 from components.acting.actor import Actor
-from components.axes import choose, over_axis
+from components.axes import over_axis, tree_where
 from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import named_failures
 from components.inner_loop import AgentState, make_inner_loop
@@ -108,7 +108,7 @@ class Learner(acme_core.Learner):
             _check_finite({**metrics.logs, 'weights': np.where(finite, 0, np.nan)}, row['learner_updates'])
 
     def trace(self) -> jax.stages.Traced:
-        """The program behind `advance`, `(state, num_meta_steps) -> (state, ...)`, for who wants to know what it takes."""
+        """The program behind `advance`, `(state, num_meta_steps) -> (state, ...)`, for cost analysis."""
         return self._compiled_steps.trace(self.state, 1)
 
     def get_variables(self, names: list[str]) -> list[Any]:
@@ -141,7 +141,7 @@ class Learner(acme_core.Learner):
         agents = self._new_agents(jax.random.split(agents_key, agent.num_lifetimes))
         if agent.lifetime_length is not None:
             ages = jnp.arange(agent.num_lifetimes) * agent.lifetime_length // agent.num_lifetimes
-            agents = agents._replace(age=ages)
+            agents = agents._replace(num_updates=ages)
         return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
 
     def meta_step(self, state: LearnerState) -> tuple[LearnerState, Metrics]:
@@ -162,18 +162,18 @@ class Learner(acme_core.Learner):
 
     def _end_lifetimes(self, state: LearnerState, lifetime_length: int) -> LearnerState:
         """Puts new agents in place of those that have had their updates."""
-        is_new = state.agents.age >= lifetime_length
+        is_reset = state.agents.num_updates >= lifetime_length
 
         def renew(state: LearnerState) -> LearnerState:
             agents = self._new_agents(jax.vmap(lambda key: jax.random.fold_in(key, 0x11FE))(state.agents.key))
             optimiser = self.agent.meta_optimiser
-            fresh = optimiser.init(state.meta_params, agents)
+            initial = optimiser.init(state.meta_params, agents)
             return state._replace(
-                agents=choose(is_new, agents, state.agents),
-                meta_opt_state=optimiser.forget(state.meta_opt_state, fresh, is_new),
+                agents=tree_where(is_reset, agents, state.agents),
+                meta_opt_state=optimiser.reset_lifetimes(state.meta_opt_state, initial, is_reset),
             )
 
-        return jax.lax.cond(is_new.any(), renew, lambda state: state, state)
+        return jax.lax.cond(is_reset.any(), renew, lambda state: state, state)
 
     def _with_new_episodes(self, state: LearnerState) -> LearnerState:
         """The state with episodes that start with what the agents' keys give, which differs from run to run."""

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from components.types import Array
 
 
-def choose(condition: Array, on_true: Any, on_false: Any) -> Any:
-    """Leaves `[B, ...]` of one tree or the other, by a condition `[B]`."""
+def tree_where(condition: Array, on_true: Any, on_false: Any) -> Any:
+    """Selects between the leaves `[B, ...]` of two trees by a condition `[B]`; `jnp.where` on trees."""
     return jax.tree.map(lambda x, y: jax.vmap(jnp.where)(condition, x, y), on_true, on_false)
 
 

@@ -7,12 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from acme import specs
 
-from components.types import Array, Values
+from components.types import Array, FieldValues
 
 
 @runtime_checkable
 class HasWeights(Protocol):
-    """A component of an update rule that is a network: a field `weights` holds what it computes with, once that is bound."""
+    """A component of an update rule that is a network: a field `weights` holds what it computes with, once that is
+    bound.
+    """
 
     weights: Any
 
@@ -40,7 +42,7 @@ def component_at(tree: Any, path: str) -> Any:
     return tree
 
 
-def replace_all(tree: Any, values: Values) -> Any:
+def replace_all(tree: Any, values: FieldValues) -> Any:
     """A copy of the tree with values where paths lead, which exist. No constructor runs again."""
     for path, value in values.items():
         tree = replace_at(tree, path, value)

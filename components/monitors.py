@@ -1,11 +1,11 @@
-"""Monitors: what else a run should tell of its agents, measured inside the compiled program."""
+"""Monitors: extra metrics, computed in the compiled step."""
 
 from typing import Any, Protocol, cast
 
 import jax.numpy as jnp
 
 from components.component import UnitInterval, component
-from components.environments.base import Environment
+from components.environments.base import BatchedEnvironment
 from components.environments.batch import Batch
 from components.inner_loop import AgentState
 from components.networks.network import NetworkFunctions
@@ -15,18 +15,19 @@ from components.types import Array, CompositionError
 class Monitor(Protocol):
     """A frozen dataclass, which is asked after every step of the meta-optimiser."""
 
-    def check(self, environment: Environment) -> None:
+    def check(self, environment: BatchedEnvironment) -> None:
         """Raises CompositionError if this cannot be told of agents in that environment."""
         ...
 
-    def __call__(self, agent: AgentState, network: NetworkFunctions, environment: Environment) -> Array:
+    def __call__(self, agent: AgentState, network: NetworkFunctions, environment: BatchedEnvironment) -> Array:
         """A scalar."""
         ...
 
 
 @component
 class StateValueError:
-    """Mean squared error of an agent's values of all states of a random walk, as it is at that moment, to the exact ones.
+    """Mean squared error of an agent's values of all states of a random walk, as it is at that moment, to the exact
+    ones.
 
     Args:
       probability_right: of the policy whose values they are.
@@ -38,13 +39,13 @@ class StateValueError:
     discount: UnitInterval = 1.0
     value_head: str = 'value'
 
-    def check(self, environment: Environment) -> None:
+    def check(self, environment: BatchedEnvironment) -> None:
         if not (isinstance(environment, Batch) and hasattr(environment.environment, 'values')):
             raise CompositionError(
                 f'StateValueError needs a Batch of RandomWalk, whose exact values are known, not {environment}'
             )
 
-    def __call__(self, agent: AgentState, network: NetworkFunctions, environment: Environment) -> Array:
+    def __call__(self, agent: AgentState, network: NetworkFunctions, environment: BatchedEnvironment) -> Array:
         walk = cast(Any, environment).environment
         observations = jnp.eye(walk.num_states)
         first, core_state = jnp.ones(walk.num_states, bool), network.initial_state(walk.num_states)

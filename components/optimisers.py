@@ -1,4 +1,4 @@
-"""Inner optimisers: an optax transformation and a learning rate that can be meta-learned; what may stand in one."""
+"""Inner optimisers: an optax transformation and a learning rate that can be meta-learned, and their checks."""
 
 from collections.abc import Sequence
 from typing import Any

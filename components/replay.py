@@ -9,8 +9,8 @@ from components.inner_loop import AgentState, InnerLoop
 from components.types import EpisodeTotals, Trajectory
 
 
-class Recording(NamedTuple):
-    """What an agent acted in the course of several updates.
+class Replay(NamedTuple):
+    """Recorded trajectories of several updates of an agent, to be learned from again.
 
     Attributes:
       trajectories: after each of the `N` updates, leaves `[N, T, B, ...]`.
@@ -21,8 +21,8 @@ class Recording(NamedTuple):
     validations: Trajectory | None = None
 
 
-def replay(inner_loop: InnerLoop, agent: AgentState, recording: Recording) -> tuple[InnerLoop, AgentState]:
-    """An inner loop and an agent that learn anew, but see what was recorded whatever they have learned.
+def replay(inner_loop: InnerLoop, agent: AgentState, recording: Replay) -> tuple[InnerLoop, AgentState]:
+    """An inner loop and an agent that learn again from recorded trajectories, whatever they have learned.
 
     Args:
       inner_loop: whose acting is replaced.
@@ -30,15 +30,15 @@ def replay(inner_loop: InnerLoop, agent: AgentState, recording: Recording) -> tu
       recording: what is acted, in its order.
     """
 
-    def again(index: int, trajectories: Trajectory | None):
+    def replayed(index: int, trajectories: Trajectory | None):
         def act(params, counts, key, unroll_length):
             del params, key, unroll_length
             trajectory = jax.tree.map(lambda x: x[counts[index]], trajectories)
-            nothing = EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0))
-            return tuple(count + (i == index) for i, count in enumerate(counts)), trajectory, nothing
+            no_episodes = EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0))
+            return tuple(count + (i == index) for i, count in enumerate(counts)), trajectory, no_episodes
 
         return act
 
-    act, validate = again(0, recording.trajectories), again(1, recording.validations)
+    act, unroll_on_policy = replayed(0, recording.trajectories), replayed(1, recording.validations)
     counts = jnp.int32(0), jnp.int32(0)
-    return inner_loop._replace(act=act, validate=validate), agent._replace(actor_state=counts)
+    return inner_loop._replace(act=act, unroll_on_policy=unroll_on_policy), agent._replace(actor_state=counts)

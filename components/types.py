@@ -15,7 +15,7 @@ import jax
 Array = jax.Array
 Params = Any  # The agent's weights (theta): a pytree.
 MetaParams = Mapping[str, Any]  # Unconstrained values behind the paths (eta).
-Values = Mapping[str, Any]  # What is bound to fields of an update rule, by path, in their units.
+FieldValues = Mapping[str, Any]  # What is bound to fields of an update rule, by path, in their units.
 OptState = Any
 CoreState = Any  # Recurrent state of a network, leaves [B, ...]; empty for a feed-forward network.
 Targets = Any  # Whatever an objective's `targets` returns, leaves [T, B, ...].

@@ -12,8 +12,8 @@ pytest.register_assert_rewrite(
     'tests.helpers.environments_for_tests'
 )  # It holds checks, whose failures should say as much.
 
-# Most of the time of tests goes into making machine code, half of it into one stage that has a faster, older form. XLA reads
-# its flags once, at its first use, and ends a process that names one it does not know: hence the versions.
+# Most of the time of tests goes into making machine code, half of it into one stage that has a faster, older form. XLA
+# reads its flags once, at its first use, and ends a process that names one it does not know: hence the versions.
 if jaxlib.version.__version_info__[:2] == (0, 10):
     flags = '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flags}'

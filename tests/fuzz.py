@@ -231,7 +231,9 @@ def _circle_of_macros(text: str, random_: random.Random, path: pathlib.Path) -> 
 
 def _circle_of_components(text: str, random_: random.Random, path: pathlib.Path) -> str:
     lines = 'from components.networks import network\nfrom components.networks import torsos\n'
-    bindings = "network.Network.torso = @torsos.Joined()\ntorsos.Joined.torsos = {'a': @torsos.Joined()}\n"
+    bindings = (
+        "network.Network.torso = @torsos.Concatenate()\ntorsos.Concatenate.torsos = {'a': @torsos.Concatenate()}\n"
+    )
     return text.replace('dynamic_registration\n', f'dynamic_registration\n{lines}', 1) + bindings
 
 

@@ -107,7 +107,7 @@ def test_every_meta_gradient_is_right_and_not_zero(file):
     agent = build(file).agent
     if not agent.meta_parameters.parameters:
         return
-    assert agent.meta_optimiser.differentiation == Mixed()
+    assert agent.meta_optimiser.gradient_estimator == Mixed()
     comparisons = compare_with_finite_differences(Learner(agent))
     assert comparisons.keys() == agent.meta_parameters.parameters.keys()
     for path, comparison in comparisons.items():
@@ -157,12 +157,12 @@ def difference(found, expected):
     [
         'step_weights = @step_weights.Uniform()',
         'step_weights = @step_weights.Lambda()',
-        'validation = @validation_data.FreshTrajectory()',
-        'validation = @validation_data.TrainingTrajectory()',
-        'differentiation = @exact.Reverse()',
-        'differentiation = @exact.Forward()',
-        'differentiation = @truncated.Truncated()',
-        'differentiation = @evolution_strategies.EvolutionStrategies()',
+        'outer_data = @validation_data.FreshTrajectory()',
+        'outer_data = @validation_data.TrainingTrajectory()',
+        'gradient_estimator = @exact.Reverse()',
+        'gradient_estimator = @exact.Forward()',
+        'gradient_estimator = @truncated.Truncated()',
+        'gradient_estimator = @evolution_strategies.EvolutionStrategies()',
         'overlapping = True',
     ],
 )
@@ -179,7 +179,10 @@ def test_the_estimate_of_a_meta_gradient_is_chosen_by_one_binding(choice):
         ('NUM_INNER_STEPS = 0', 'num_inner_steps must be at least 1, got 0'),
         ('step_weights.Explicit.weights = (1, 2)', '2 entries for 3 inner steps'),
         ('step_weights.Explicit.weights = (0, 0, 0)', 'all zero'),
-        ('meta_gradient.MetaGradient.differentiation = @evolution_strategies.EvolutionStrategies()', 'NUM_LIFETIMES'),
+        (
+            'meta_gradient.MetaGradient.gradient_estimator = @evolution_strategies.EvolutionStrategies()',
+            'NUM_LIFETIMES',
+        ),
         ('bootstrapped_target.Bootstrapped.num_target_steps = 0', 'num_target_steps must be at least 1, got 0'),
     ],
 )

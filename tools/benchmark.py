@@ -2,17 +2,18 @@
 
     python tools/benchmark.py [--rounds 15] [--only composition] [--out docs/results/benchmark.csv]
 
-Both sides of a comparison alternate in one process, and what is reported is the median of each and of their ratios: absolute
-times of a shared machine say little. `composition` trains the actor-critic of gin/snake/actor_critic.gin with the learner
-and with a loop written for that one agent, `recurrent` does so with the LSTM of gin/bandits/independent.gin and 1,024 environments.
-`convolution` takes the gradient of the first three inner updates' loss, in a
-compiled loop, through `hk.Conv2D` and through the project's torso. `meta_step` is a meta-gradient through 10 updates of an MLP
-256x256 on 64 environments by 20 steps of Catch, in each way of differentiating (some in groups of environments), against the same 10 updates without one.
-`memory` is what the compiled program of that agent needs beside its state for 20 updates, against reverse mode, and how much
-each further update adds, in units of weights, optimiser state and one trajectory. `extras` is a whole run of
-gin/catch/meta_discount.gin with its logs, evaluations and checkpoints against the time in it that was spent training. `start` is the time from the
-command to the first update, with an empty cache of compiled programs and again. `learned_return` is a meta-step of gin/catch/frodo.gin
-against one by hand, and against the plain updates in it.
+Both sides of a comparison alternate in one process, and what is reported is the median of each and of their ratios:
+absolute times of a shared machine say little. `composition` trains the actor-critic of gin/snake/actor_critic.gin with
+the learner and with a loop written for that one agent, `recurrent` does so with the LSTM of gin/bandits/independent.gin
+and 1,024 environments. `convolution` takes the gradient of the first three inner updates' loss, in a
+compiled loop, through `hk.Conv2D` and through the project's torso. `meta_step` is a meta-gradient through 10 updates of
+an MLP 256x256 on 64 environments by 20 steps of Catch, in each way of differentiating (some in groups of environments),
+against the same 10 updates without one. `memory` is what the compiled program of that agent needs beside its state for
+20 updates, against reverse mode, and how much each further update adds, in units of weights, optimiser state and one
+trajectory. `extras` is a whole run of gin/catch/meta_discount.gin with its logs, evaluations and checkpoints against
+the time in it that was spent training. `start` is the time from the command to the first update, with an empty cache of
+compiled programs and again. `learned_return` is a meta-step of gin/catch/frodo.gin against one by hand, and against the
+plain updates in it.
 """
 
 import argparse
@@ -42,13 +43,13 @@ from gymnax.environments.classic_control.cartpole import CartPole
 from agents.agent import Agent
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
-from agents.experiments.launch import argument_parser, explained, notify
+from agents.experiments.launch import argument_parser, notify, run_command
 from agents.experiments.loggers import CSVLogger, TensorBoardLogger
 from agents.learner import Learner
 from components.environments.adapters.gymnax import GymnaxEnvironment
 from components.environments.batch import Batch
 from components.meta_optimisers.base import Fixed
-from components.meta_optimisers.gradient_estimators.base import Differentiation
+from components.meta_optimisers.gradient_estimators.base import GradientEstimator
 from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.meta_gradient import MetaGradient
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--only', nargs='+', choices=_benchmarks(), default=list(_benchmarks()))
     parser.add_argument('--out', type=pathlib.Path, help='CSV file to write the table to')
     args = parser.parse_args(arguments)
-    return explained(lambda: _run(args), args.traceback)
+    return run_command(lambda: _run(args), args.traceback)
 
 
 def _benchmarks() -> dict[str, Callable[[int], list[Row]]]:
@@ -166,7 +167,7 @@ def convolution(rounds: int) -> list[Row]:
     return [_row('convolution', 'hk.Conv2D', 'ms', milliseconds, other, ratio)]
 
 
-MODES: dict[str, tuple[Differentiation, int]] = {
+MODES: dict[str, tuple[GradientEstimator, int]] = {
     'mixed': (Mixed(), 1),
     'mixed, rematerialised': (Mixed(rematerialise=True), 1),
     'mixed, 4 groups': (Mixed(), 4),
@@ -239,8 +240,8 @@ def _multilayer_agent(num_inner_steps: int) -> Agent:
     return gin_config.build(Experiment).agent
 
 
-def _in_mode(agent: Agent, mode: Differentiation, num_groups: int) -> Agent:
-    meta_optimiser = dataclasses.replace(cast(MetaGradient, agent.meta_optimiser), differentiation=mode)
+def _in_mode(agent: Agent, mode: GradientEstimator, num_groups: int) -> Agent:
+    meta_optimiser = dataclasses.replace(cast(MetaGradient, agent.meta_optimiser), gradient_estimator=mode)
     network = dataclasses.replace(agent.network, num_groups=num_groups)
     return dataclasses.replace(agent, network=network, meta_optimiser=meta_optimiser)
 
@@ -284,7 +285,9 @@ def _row(name: str, against: str, unit: str, ours: float, theirs: float, ratio: 
 
 
 def learned_return(rounds: int, num_meta_steps: int = 20) -> list[Row]:
-    """Meta-steps of gin/catch/frodo.gin against a loop by hand, and against the plain updates of gin/catch/short_windows.gin."""
+    """Meta-steps of gin/catch/frodo.gin against a loop by hand, and against the plain updates of
+    gin/catch/short_windows.gin.
+    """
     gin_config.load(['gin/catch/frodo.gin'])
     learners = [Learner(gin_config.build(Experiment).agent)]
     gin_config.load(
@@ -314,7 +317,8 @@ def learned_return(rounds: int, num_meta_steps: int = 20) -> list[Row]:
 
 
 def extras(rounds: int) -> list[Row]:
-    """Environment steps per second of the clock, with logs and with everything, against those of the time spent training.
+    """Environment steps per second of the clock, with logs and with everything, against those of the time spent
+    training.
 
     Both are of the same run: between two runs the speed of a shared machine differs by more than what is asked for.
     """

@@ -22,7 +22,7 @@ import rich.table
 from agents.analysis.finite_differences import Comparison, compare_with_finite_differences
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
-from agents.experiments.launch import argument_parser, explained
+from agents.experiments.launch import argument_parser, run_command
 from agents.learner import Learner
 
 SHRUNK = ['TOTAL_ENV_STEPS = 1_000_000', 'NUM_ENVS = 3', 'UNROLL_LENGTH = 4']
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _check(args), args.traceback)
+    return run_command(lambda: _check(args), args.traceback)
 
 
 def _check(args: argparse.Namespace) -> int:

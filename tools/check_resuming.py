@@ -1,11 +1,11 @@
-"""Checks that a run that is killed again and again ends as one that never was.
+"""Checks that a run that is killed again and again ends like one that was never interrupted.
 
     python tools/check_resuming.py --gin_file gin/catch/meta_discount.gin --gin_bindings 'TOTAL_ENV_STEPS = 20_000_000'
 
 Trains once without interruption, and once killed (SIGKILL) at moments drawn at random and started again with the same
-command; the run has to be long enough for all of them. Compares the tables of training and evaluation (columns of clocks
-apart) and the arrays of the last checkpoint, bit by bit. Exit status: 0 if they are the same, 1 if not, 2 when what was asked
-for cannot be done.
+command; the run has to be long enough for all of them. Compares the tables of training and evaluation (columns of
+clocks apart) and the arrays of the last checkpoint, bit by bit. Exit status: 0 if they are the same, 1 if not, 2 when
+what was asked for cannot be done.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 from agents.experiments import gin_config
 from agents.experiments.checkpoints import Checkpointer
 from agents.experiments.experiment import CHECKPOINTS, Experiment
-from agents.experiments.launch import argument_parser, explained
+from agents.experiments.launch import argument_parser, run_command
 from agents.learner import Learner
 
 CLOCKS = ('wall_time', 'steps_per_second')
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _check(args), args.traceback)
+    return run_command(lambda: _check(args), args.traceback)
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -1,12 +1,13 @@
-"""Says what a variant is: every value and where it comes from, meta-parameters, heads, weights, bindings without effect.
+"""Says what a variant is: every value and where it comes from, meta-parameters, heads, weights, bindings without
+effect.
 
     python tools/describe.py --gin_file gin/snake/self_tuning_outer_critic.gin
     python tools/describe.py --gin_file gin/snake/k_step.gin --diff gin/snake/meta_discount_outer_critic.gin
     python tools/describe.py --workdir runs/snake --diff gin/snake/meta_discount_outer_critic.gin --json
 
-Builds the agent, but trains nothing. With --diff only the values that differ are told, in the one and in the other. --json
-prints one JSON document instead of tables. Exit status: 0, or 2 when what was asked for cannot be done or a binding has
-no effect.
+Builds the agent, but trains nothing. With --diff only the values that differ are told, in the one and in the other.
+--json prints one JSON document instead of tables. Exit status: 0, or 2 when what was asked for cannot be done or a
+binding has no effect.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import rich.console
 import rich.table
 
 from agents.experiments.description import LEARNED_FROM, Description, describe, differences
-from agents.experiments.launch import argument_parser, explained
+from agents.experiments.launch import argument_parser, run_command
 from agents.experiments.provenance import Setting
 from components.types import ConfigurationError
 
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _describe(args), args.traceback)
+    return run_command(lambda: _describe(args), args.traceback)
 
 
 def _describe(args: argparse.Namespace) -> int:

@@ -1,4 +1,5 @@
-"""Plays a run's agents, draws one of their episodes, or trains new agents with the meta-parameters that a run has learned.
+"""Plays a run's agents, draws one of their episodes, or trains new agents with the meta-parameters that a run has
+learned.
 
     python tools/evaluate.py --workdir runs/snake
     python tools/evaluate.py --workdir runs/snake --episodes 10 --render snake.gif --policy stochastic
@@ -6,10 +7,10 @@
     python tools/evaluate.py --workdir runs/snake --fresh_agents --gin_bindings 'TOTAL_ENV_STEPS = 10_000_000'
 
 Prints the return of episodes of the stochastic and of the greedy policy: for each seed of the run, those of its first
-lifetime. With --environment, or --gin_bindings that change the run's own, in an environment whose observations and actions are
-the same. With --fresh_agents instead a meta-test: agents learn from scratch while the meta-parameters stay as the checkpoint
-has them, in an environment of any kind, in a folder that is a run: asked for again, or by tools/run.py, it goes on. Exit
-statuses are those of tools/run.py.
+lifetime. With --environment, or --gin_bindings that change the run's own, in an environment whose observations and
+actions are the same. With --fresh_agents instead a meta-test: agents learn from scratch while the meta-parameters stay
+as the checkpoint has them, in an environment of any kind, in a folder that is a run: asked for again, or by
+tools/run.py, it resumes. Exit statuses are those of tools/run.py.
 """
 
 import argparse
@@ -30,11 +31,11 @@ import rich.console
 import rich.table
 from acme import specs
 
-from agents.analysis.host_episodes import Episode, SeedVariables, TimeLimit, play
+from agents.analysis.host_episodes import Episode, SeedVariables, TimeLimit, rollout
 from agents.experiments import gin_config, run_folder
 from agents.experiments.experiment import Experiment
 from agents.experiments.gin_config import ConfigurationError
-from agents.experiments.launch import argument_parser, explained, launch, notify
+from agents.experiments.launch import argument_parser, launch, notify, run_command
 from agents.experiments.restore import BEST, RestoredRun, find_checkpoint, restore_learner
 from components.acting.host_actor import HostActor
 from components.environments.base import Animator, animator_of
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _command(args), args.traceback)
+    return run_command(lambda: _command(args), args.traceback)
 
 
 def _command(args: argparse.Namespace) -> int:
@@ -180,7 +181,7 @@ def _play(run: RestoredRun, environment: dm_env.Environment, args: argparse.Name
         for name, actor in actors.items():
             actor.update()
             notify(f'playing {args.episodes} episodes of seed {seed}, {name} policy')
-            summary = _summary(play(environment, actor, args.episodes))
+            summary = _summary(rollout(environment, actor, args.episodes))
             rows.append({'checkpoint': run.checkpoint, 'seed': seed, 'policy': name, **summary})
     return rows
 
@@ -194,7 +195,7 @@ def _draw(run: RestoredRun, environment: Any, animate: Animator, limit: int, arg
     """Draws an episode of the first seed."""
     states: list[Any] = []
     watched = TimeLimit(environment, limit, lambda: states.append(environment.state))
-    (episode,) = play(watched, _actor(run, SeedVariables(run.learner), args.policy, args), 1)
+    (episode,) = rollout(watched, _actor(run, SeedVariables(run.learner), args.policy, args), 1)
     animate(states, args.render)
     print(f'{args.render} shows an episode of the {args.policy} policy, of return {episode.episode_return:.4g}')
 

@@ -1,4 +1,6 @@
-"""Agents as one function each, with nothing that could be exchanged: what tools/benchmark.py compares the learner with."""
+"""Agents as one function each, with nothing that could be exchanged: what tools/benchmark.py compares the learner
+with.
+"""
 
 from typing import Any
 
@@ -97,14 +99,16 @@ def _snake_network(boards):
 
 
 class HandWrittenRecurrentActorCritic:
-    """The agent of gin/bandits/independent.gin. All episodes start together, and are as long as what an update learns from.
+    """The agent of gin/bandits/independent.gin. All episodes start together, and are as long as what an update learns
+    from.
 
     Args:
       num_envs: environments, `B`.
       num_updates: updates in a `run`.
 
     Attributes:
-      learn: `(params, opt_state, age, actions [T, B], rewards [T, B]) -> params, opt_state`, after `age` updates.
+      learn: `(params, opt_state, num_updates, actions [T, B], rewards [T, B]) -> params, opt_state`, after
+        `num_updates` updates.
       params: of the network.
     """
 
@@ -151,15 +155,15 @@ class HandWrittenRecurrentActorCritic:
             entropy = -(jnp.exp(log_pi) * log_pi).sum(-1).mean()
             return policy + 0.25 * value - entropy_cost * entropy
 
-        def learn(params, opt_state, age, actions, rewards):
-            gradient = jax.grad(loss)(params, actions, rewards, entropy_cost(age))
+        def learn(params, opt_state, num_updates, actions, rewards):
+            gradient = jax.grad(loss)(params, actions, rewards, entropy_cost(num_updates))
             updates, opt_state = optimiser.update(gradient, opt_state)
             return optax.apply_updates(params, updates), opt_state
 
         def update(carry, key):
-            params, opt_state, age = carry
+            params, opt_state, num_updates = carry
             actions, rewards = act(params, key)
-            return (*learn(params, opt_state, age, actions, rewards), age + 1), rewards.sum(0).mean()
+            return (*learn(params, opt_state, num_updates, actions, rewards), num_updates + 1), rewards.sum(0).mean()
 
         def run(carry, key):
             carry, returns = jax.lax.scan(update, carry, jax.random.split(key, num_updates))

@@ -1,15 +1,17 @@
-"""Shows what a learned objective has discovered in the course of a run: which known return it is like, how far ahead it looks.
+"""Shows what a learned objective has discovered in the course of a run: which known return it is like, how far ahead it
+looks.
 
     python tools/inspect_objective.py --workdir runs/frodo
     python tools/inspect_objective.py --workdir runs/frodo --checkpoints 1000,20000 --unroll_length 20
 
-For each checkpoint and seed, the first lifetime's agent goes on acting in its environment, and learns nothing. On what it acts,
-the learned target is compared with n-step returns, lambda-returns, V-trace and rewards alone: the root mean squared
-difference, and, as scale and offset of a target are not what matters, the fraction of its variance that the best linear function
-of the known one explains (R^2). The policy target of a LearnedPolicyGradient is compared with the advantages of these returns,
-by R^2 and correlation alone. Sensitivity is the target's derivative with respect to each reward r_{t+1+j}, value
-v_{t+1+j} and log importance ratio of a_{t+j}, j steps ahead in the same episode, in the mean. Prints a table of means over seeds,
-and writes to --out: distances.csv, sensitivity.csv and objective.png. Exit status: 0, or 2 when what was asked for cannot be done.
+For each checkpoint and seed, the first lifetime's agent keeps acting in its environment, without learning. On what
+it acts, the learned target is compared with n-step returns, lambda-returns, V-trace and rewards alone: the root mean
+squared difference, and, as scale and offset of a target are not what matters, the fraction of its variance that the
+best linear function of the known one explains (R^2). The policy target of a LearnedPolicyGradient is compared with the
+advantages of these returns, by R^2 and correlation alone. Sensitivity is the target's derivative with respect to each
+reward r_{t+1+j}, value v_{t+1+j} and log importance ratio of a_{t+j}, j steps ahead in the same episode, in the mean.
+Prints a table of means over seeds, and writes to --out: distances.csv, sensitivity.csv and objective.png. Exit status:
+0, or 2 when what was asked for cannot be done.
 """
 
 import argparse
@@ -30,13 +32,13 @@ import rich.console
 import rich.table
 
 from agents.analysis import learned_objectives
-from agents.analysis.learned_objectives import Inspector, Summary
+from agents.analysis.learned_objectives import Inspector, ObjectiveSummary
 from agents.analysis.reference_returns import KnownReturn, known_returns
 from agents.experiments.gin_config import ConfigurationError
-from agents.experiments.launch import argument_parser, explained
+from agents.experiments.launch import argument_parser, run_command
 from agents.experiments.restore import RestoredRun, restore_learners
 
-Findings = dict[str, dict[int, Summary]]
+Findings = dict[str, dict[int, ObjectiveSummary]]
 """Of all seeds, leaves `[S, ...]`, by path of the learned objective and checkpoint."""
 
 INPUTS = {'reward': 'reward r[t+1+j]', 'value': 'value v[t+1+j]', 'log_rho': 'log importance ratio of a[t+j]'}
@@ -53,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _study(args), args.traceback)
+    return run_command(lambda: _study(args), args.traceback)
 
 
 def _study(args: argparse.Namespace) -> int:
@@ -109,14 +111,14 @@ def _inspectors(run: RestoredRun, args: argparse.Namespace) -> dict[str, Inspect
     }
 
 
-def _inspect_seeds(run: RestoredRun, inspector: Inspector, acting_seed: int) -> Summary:
+def _inspect_seeds(run: RestoredRun, inspector: Inspector, acting_seed: int) -> ObjectiveSummary:
     """Looks at each seed's first lifetime, which acts with the same random numbers at every checkpoint."""
     state, summaries = run.learner.state, []
     for seed in range(run.learner.num_seeds):
         meta_params, agents = jax.tree.map(lambda x, seed=seed: x[seed], (state.meta_params, state.agents))
         key = jax.random.fold_in(jax.random.key(acting_seed), seed)
         summaries.append(
-            learned_objectives.summarise(inspector(meta_params, jax.tree.map(lambda x: x[0], agents), key))
+            learned_objectives.summarise_objective(inspector(meta_params, jax.tree.map(lambda x: x[0], agents), key))
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *summaries)
 
@@ -148,7 +150,7 @@ def _sensitivity_rows(findings: Findings) -> Iterator[Sequence[Any]]:
                 yield path, checkpoint, seed, name, steps_ahead, float(mean), int(count)
 
 
-def _by_seed(findings: Findings) -> Iterator[tuple[str, int, int, Summary]]:
+def _by_seed(findings: Findings) -> Iterator[tuple[str, int, int, ObjectiveSummary]]:
     for path, checkpoints in findings.items():
         for checkpoint, summary in checkpoints.items():
             for seed in range(len(summary.distance)):
@@ -162,7 +164,7 @@ def _figure(value: Any, precision: str = '.3g') -> str:
     return format(value, precision) if isinstance(value, float) else str(value)
 
 
-def _over_seeds(summary: Summary) -> Summary:
+def _over_seeds(summary: ObjectiveSummary) -> ObjectiveSummary:
     """Means over the seeds where a figure is known, NaN if it is for none."""
 
     def mean(x: np.ndarray) -> np.ndarray:
@@ -228,7 +230,7 @@ def _plot(path: pathlib.Path, findings: Findings, known: list[KnownReturn]) -> N
     pyplot.close(figure)
 
 
-def _plot_distances(axes: Any, means: Mapping[int, Summary], known: list[KnownReturn]) -> None:
+def _plot_distances(axes: Any, means: Mapping[int, ObjectiveSummary], known: list[KnownReturn]) -> None:
     """A line for each kind of known return: that of its discounts and lambdas that comes nearest."""
     has_scale = any(not np.isnan(mean.distance).all() for mean in means.values())
     for name in dict.fromkeys(label.name for label in known):

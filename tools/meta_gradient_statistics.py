@@ -32,10 +32,10 @@ import rich.progress
 import rich.table
 
 from agents.analysis import gradient_noise, signal_to_noise
-from agents.analysis.gradient_noise import Estimator, FrozenAgent, Sampler
+from agents.analysis.gradient_noise import FrozenAgent, Sampler, WeightedEstimator
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
-from agents.experiments.launch import argument_parser, explained
+from agents.experiments.launch import argument_parser, run_command
 from agents.experiments.restore import restore_learner
 from agents.learner import Learner
 from components.meta_optimisers import step_weights
@@ -60,11 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _study(args), args.traceback)
+    return run_command(lambda: _study(args), args.traceback)
 
 
 def _study(args: argparse.Namespace) -> int:
-    estimators = [Estimator(k, weights) for k in args.num_inner_steps for weights in map(_weights, args.step_weights)]
+    estimators = [
+        WeightedEstimator(k, weights) for k in args.num_inner_steps for weights in map(_weights, args.step_weights)
+    ]
     files = args.gin_file or [args.workdir / 'config.gin']
     frozen = dict(_frozen_agents(args, files))
     sampler, optimiser, initial = _sampler(files, args)
@@ -79,7 +81,9 @@ def _study(args: argparse.Namespace) -> int:
         if args.num_reference_unrolls:
             reference = _draw(sampler, agent, args.num_reference_unrolls, args.seed + 1, f'reference {label}')[:, -1]
         components = {**gradient_noise.meta_param_slices(initial), ALL: slice(None)}
-        for (estimator, path), summary in gradient_noise.summarise(samples, estimators, components, reference).items():
+        for (estimator, path), summary in gradient_noise.summarise_noise(
+            samples, estimators, components, reference
+        ).items():
             rows.append(_row(label, estimator, path, len(samples), len(reference), summary))
         np.save(args.out / f'gradients_{label}.npy', samples)
         _write(args.out / 'statistics.csv', rows)  # After each checkpoint: an interrupted study keeps what it has.
@@ -187,7 +191,12 @@ def _draw(sampler: Sampler, agent: FrozenAgent, num_unrolls: int, seed: int, wha
 
 
 def _row(
-    label: str, estimator: Estimator, path: str, num_unrolls: int, num_reference: int, summary: gradient_noise.Summary
+    label: str,
+    estimator: WeightedEstimator,
+    path: str,
+    num_unrolls: int,
+    num_reference: int,
+    summary: gradient_noise.NoiseSummary,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         'checkpoint': label,

@@ -1,4 +1,5 @@
-"""How well agents that learn within an episode do it, with their weights frozen, beside policies that nobody had to train.
+"""How well agents that learn within an episode do it, with their weights frozen, beside hand-designed baseline
+policies.
 
     python tools/meta_rl_report.py --workdir runs/independent
     python tools/meta_rl_report.py --workdir runs/uniform --workdir runs/easy --workdir runs/hard --out runs/matrix
@@ -6,16 +7,17 @@
 
 Each seed of a run plays whole episodes of tasks, and learns nothing. What is measured depends on the environment:
 
-    bandits        regret, reward and the share of episodes that pull the best arm (or the one that tells which it is), by pull
-    two-step task  probabilities of repeating a choice by reward x transition, their interaction and main effect
+    bandits        regret, reward and the share of episodes that pull the best arm (or the one that tells which it is),
+    by pull two-step task  probabilities of repeating a choice by reward x transition, their interaction and main effect
     Harlow task    share of correct choices by trial, with the objects of training and with as many others
     I-maze         steps to an episode's first goal, and from there to each later one
 
-Of several runs, every agent also plays in the others' environments, where actions and observations are alike. Policies to compare
-with are given the same tasks. Prints a table of means over seeds, with the lowest and the highest; writes report.csv (each seed
-of each checkpoint) and report.png to --out. Where a bandit's arms walk, each width of the walk is also measured for itself, and
-models of behaviour by Rescorla and Wagner are fitted to blocks of episodes (rescorla_wagner.csv): the share of blocks in which BIC
-prefers each of them, and the learning rates that they find. Exit status: 0, or 2 when what was asked for cannot be done.
+Of several runs, every agent also plays in the others' environments, where actions and observations are alike. Policies
+to compare with are given the same tasks. Prints a table of means over seeds, with the lowest and the highest; writes
+report.csv (each seed of each checkpoint) and report.png to --out. Where a bandit's arms walk, each width of the walk is
+also measured for itself, and models of behaviour by Rescorla and Wagner are fitted to blocks of episodes
+(rescorla_wagner.csv): the share of blocks in which BIC prefers each of them, and the learning rates that they find.
+Exit status: 0, or 2 when what was asked for cannot be done.
 """
 
 import argparse
@@ -36,22 +38,22 @@ import rich.box
 import rich.console
 import rich.table
 
-from agents.analysis.frozen_episodes import Recorder, Recording
+from agents.analysis.frozen_episodes import FrozenEpisodes, Recorder
 from agents.analysis.meta_rl.behaviour_fits import summary_of_fits
 from agents.analysis.meta_rl.studies import Study, study_of
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from agents.experiments.gin_config import ConfigurationError
-from agents.experiments.launch import argument_parser, explained
+from agents.experiments.launch import argument_parser, run_command
 from agents.experiments.restore import RestoredRun, restore_learners
 from agents.experiments.run_folder import CONFIG
-from components.environments.base import SingleEnvironment
+from components.environments.base import Environment
 from components.environments.batch import Batch
 from components.environments.wrappers import layers, with_innermost
 
 Row = dict[str, Any]
 KEYS = ('test', 'policy', 'checkpoint', 'seed')
-"""Columns that say whose rows these are; a policy that nobody trained has neither checkpoint nor seed."""
+"""Columns that say whose rows these are; a hand-designed policy has neither checkpoint nor seed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _report(args), args.traceback)
+    return run_command(lambda: _report(args), args.traceback)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -74,7 +76,7 @@ def _report(args: argparse.Namespace) -> int:
     rows: list[Row] = []
     fits: list[Row] = []
     for name, study in tests.items():
-        rows += _others(name, study.others, args)
+        rows += _others(name, study.baselines, args)
         fits += _others(name, study.simulated, args)
     for directory in args.workdir:
         for run in restore_learners(directory, checkpoints):
@@ -127,7 +129,7 @@ def _checked(args: argparse.Namespace) -> list[int | str | None] | None:
     return list(dict.fromkeys(map(int, args.checkpoints.split(','))))
 
 
-def _innermost(directory: pathlib.Path) -> SingleEnvironment:
+def _innermost(directory: pathlib.Path) -> Environment:
     """The task of a run, without wrappers."""
     gin_config.load([directory / CONFIG])
     batch = gin_config.build(Experiment).agent.environment
@@ -141,7 +143,7 @@ def _innermost(directory: pathlib.Path) -> SingleEnvironment:
     return innermost
 
 
-def _tests(environments: dict[pathlib.Path, SingleEnvironment]) -> dict[str, Study]:
+def _tests(environments: dict[pathlib.Path, Environment]) -> dict[str, Study]:
     """What is measured in, by name: each run's task and its variations, those that are the same once."""
     tests: dict[str, Study] = {}
     for directory, environment in environments.items():
@@ -152,16 +154,16 @@ def _tests(environments: dict[pathlib.Path, SingleEnvironment]) -> dict[str, Stu
 
 
 def _others(
-    test: str, others: Mapping[str, Callable[[jax.Array, int], list[Row]]], args: argparse.Namespace
+    test: str, baselines: Mapping[str, Callable[[jax.Array, int], list[Row]]], args: argparse.Namespace
 ) -> Iterator[Row]:
-    for policy, play in others.items():
+    for policy, play in baselines.items():
         for row in play(jax.random.key(args.seed), args.num_episodes):
             yield dict(zip(KEYS, (test, policy, '', ''), strict=True)) | row
 
 
 def _recordings(
     test: str, study: Study, name: str, run: RestoredRun, args: argparse.Namespace
-) -> Iterator[tuple[Row, Recording]]:
+) -> Iterator[tuple[Row, FrozenEpisodes]]:
     """What each seed's first lifetime plays, and the columns that say whose that is."""
     learner = run.learner
     batch: Any = learner.agent.environment

@@ -3,11 +3,12 @@
     python tools/random_walk_reference.py
     python tools/random_walk_reference.py --workdir runs/walk --periods 40
 
-The first prints the mean squared error over the 5 states, averaged over time, of always predicting 0, of TD(lambda) with the best
-step size and lambda of a grid, and of a predictor that knows the values and turns their sign when a reward first contradicts it;
-and how TD(lambda) recovers after a switch. The second goes on with the newest checkpoint of a run whose agent has
-`monitors.StateValueError`, a meta-step at a time, and prints how it recovers. Both judge, in every step, the values with which that
-step is taken: those that TD(lambda) has learned from all steps before, and a run's agent from all trajectories before.
+The first prints the mean squared error over the 5 states, averaged over time, of always predicting 0, of TD(lambda)
+with the best step size and lambda of a grid, and of a predictor that knows the values and turns their sign when a
+reward first contradicts it; and how TD(lambda) recovers after a switch. The second continues from the newest checkpoint
+of a run whose agent has `monitors.StateValueError`, a meta-step at a time, and prints how it recovers. Both judge, in
+every step, the values with which that step is taken: those that TD(lambda) has learned from all steps before, and a
+run's agent from all trajectories before.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import rich.console
 import rich.table
 
 from agents.experiments.gin_config import ConfigurationError
-from agents.experiments.launch import argument_parser, explained
+from agents.experiments.launch import argument_parser, run_command
 from agents.experiments.restore import restore_learner
 from agents.learner import Learner
 from components.axes import over_axis
@@ -110,7 +111,7 @@ def recovery(learner: Learner, num_periods: int) -> np.ndarray:
     Of a meta-step, the steps of its last trajectory count.
 
     Args:
-      learner: goes on from where it is; a meta-step at a time, so that these should be shorter than phases are.
+      learner: continues from its state; a meta-step at a time, so that these should be shorter than phases are.
       num_periods: between switches, that it is watched for.
 
     Returns:
@@ -152,11 +153,13 @@ def _errors_in_force(state: AgentState, learner: Learner) -> tuple[jax.Array, ja
     steps = jnp.arange(-learner.agent.unroll_length, 0)
 
     def error(step: jax.Array) -> jax.Array:
-        before = batch._replace(environment=batch.environment._replace(age=batch.environment.age + step))
+        before = batch._replace(
+            environment=batch.environment._replace(num_env_steps=batch.environment.num_env_steps + step)
+        )
         then = state._replace(actor_state=state.actor_state._replace(environment=before))
         return learner.agent.monitors['value_error'](then, learner.network, learner.agent.environment)
 
-    return jax.vmap(error)(steps), batch.environment.age[0] + steps
+    return jax.vmap(error)(steps), batch.environment.num_env_steps[0] + steps
 
 
 def between_phases(errors: np.ndarray) -> np.ndarray:
@@ -186,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--periods', type=int, default=40, help='between switches, that the run is watched for')
     parser.add_argument('--seed', type=int, default=0, help='of the walks of TD(lambda)')
     args = parser.parse_args(arguments)
-    return explained(lambda: _show_run(args) if args.workdir else _show_references(args), args.traceback)
+    return run_command(lambda: _show_run(args) if args.workdir else _show_references(args), args.traceback)
 
 
 def _show_run(args: argparse.Namespace) -> int:

@@ -5,13 +5,13 @@
     python tools/run.py --workdir runs/ten_seeds
     python tools/run.py --gin_file gin/snake/self_tuning.gin --dry_run
 
-Files are read in order, then bindings; the last value wins. A run that was stopped, by whatever, goes on from its newest
-checkpoint when the same is asked for in the same folder, or nothing but the folder is given; --extend lets it become
-longer than was planned. A gin file can import and call any Python code: run one only if you would run a script from the
-same source.
+Files are read in order, then bindings; the last value wins. An interrupted run resumes from its
+newest checkpoint when the same is asked for in the same folder, or nothing but the folder is given; --extend lets it
+become longer than was planned. A gin file can import and call any Python code: run one only if you would run a script
+from the same source.
 
-Exit status: 0 when training ended; 130 when it was stopped with Ctrl-C and 143 when it was terminated, with a checkpoint;
-2 when what was asked for cannot be done, and 3 when training has diverged, with one line that says why.
+Exit status: 0 when training ended; 130 when it was stopped with Ctrl-C and 143 when it was terminated, with a
+checkpoint; 2 when what was asked for cannot be done, and 3 when training has diverged, with one line that says why.
 """
 
 import time
@@ -28,9 +28,9 @@ sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 sys.path.append(str(pathlib.Path.cwd()))
 
 from agents.experiments import gin_config, run_folder
-from agents.experiments.cost_estimate import predict
+from agents.experiments.cost_estimate import estimate_cost
 from agents.experiments.experiment import Experiment
-from agents.experiments.launch import argument_parser, explained, launch
+from agents.experiments.launch import argument_parser, launch, run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
       The exit status.
     """
     args = _parse(arguments)
-    return explained(lambda: _run(args), args.traceback)
+    return run_command(lambda: _run(args), args.traceback)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
     files = args.gin_file or [directory / run_folder.CONFIG]
     if args.dry_run:
         gin_config.load(files, bindings)
-        predict(gin_config.build(Experiment)).show()
+        estimate_cost(gin_config.build(Experiment)).show()
         return 0
     return launch(files, bindings, directory, extend=args.extend, started=STARTED)
 

@@ -1,4 +1,4 @@
-"""Is a meta-gradient right? Comparison with finite differences, for any agent."""
+"""Finite differences of the outer loss, compared with the meta-gradient of any agent."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from agents.learner import Learner
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.base import LearnerState
 from components.meta_optimisers.bootstrapped_target import Bootstrapped
-from components.meta_optimisers.gradient_estimators.base import Differentiation, Estimate, repeat
+from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator, repeat
 from components.meta_optimisers.gradient_estimators.evolution_strategies import EvolutionStrategies, normal_like
 from components.meta_optimisers.gradient_estimators.truncated import Truncated
 from components.meta_optimisers.meta_gradient import MetaGradient
@@ -35,8 +35,8 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
     """Compares the meta-gradient of a learner's first lifetime with central differences in double precision.
 
     What a meta-gradient holds fixed is held fixed: trajectories are recorded once and replayed, and the outer targets
-    are those at the unperturbed meta-parameters. A scalar meta-parameter is moved up and down by `step`, a larger one along
-    a random direction.
+    are those at the unperturbed meta-parameters. A scalar meta-parameter is moved up and down by `step`, a larger one
+    along a random direction.
 
     Args:
       learner: keep it small.
@@ -48,10 +48,10 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
     Raises:
       CompositionError: if the learner's meta-optimiser takes no exact derivative.
     """
-    differentiation = getattr(learner.agent.meta_optimiser, 'differentiation', None)
-    if isinstance(differentiation, Truncated | EvolutionStrategies):
+    gradient_estimator = getattr(learner.agent.meta_optimiser, 'gradient_estimator', None)
+    if isinstance(gradient_estimator, Truncated | EvolutionStrategies):
         raise CompositionError(
-            f'{differentiation} is not the whole derivative on purpose; check the variant with Mixed()'
+            f'{gradient_estimator} is not the whole derivative on purpose; check the variant with Mixed()'
         )
     with jax.enable_x64(True):
         return recorded_lifetime(learner, jnp.float64).compare_with_finite_differences(step)
@@ -72,21 +72,21 @@ class RecordedLifetime(NamedTuple):
     agent: AgentState
     inner_loop: InnerLoop
 
-    def estimate(self, meta_params: MetaParams, differentiation: Differentiation | None = None) -> Estimate:
-        """Its meta-gradient, by the meta-optimiser's own differentiation or by another."""
-        differentiation = differentiation or self.meta_optimiser.differentiation
-        loss, num_inner_steps = self.meta_optimiser.lifetime_loss, self.meta_optimiser.num_inner_steps
-        return differentiation(loss, meta_params, num_inner_steps, self.agent, self.inner_loop)
+    def estimate(self, meta_params: MetaParams, gradient_estimator: GradientEstimator | None = None) -> Estimate:
+        """Its meta-gradient, by the meta-optimiser's own gradient estimator or by another."""
+        gradient_estimator = gradient_estimator or self.meta_optimiser.gradient_estimator
+        loss, num_inner_steps = self.meta_optimiser.outer_loss, self.meta_optimiser.num_inner_steps
+        return gradient_estimator(loss, meta_params, num_inner_steps, self.agent, self.inner_loop)
 
     def compare_with_finite_differences(self, step: float = 1e-5) -> dict[str, Comparison]:
         """As the function of that name."""
         estimate = jax.jit(self.estimate)(self.meta_params)
-        gradient, fixed = estimate.gradient, estimate.lifetime.targets
+        gradient, fixed = estimate.gradient, estimate.result.targets
 
         @jax.jit
         def loss(meta_params):
-            by_update = repeat(meta_params, self.meta_optimiser.num_inner_steps)
-            return self.meta_optimiser.lifetime_loss(by_update, self.agent, self.inner_loop, fixed)[0]
+            per_update = repeat(meta_params, self.meta_optimiser.num_inner_steps)
+            return self.meta_optimiser.outer_loss(per_update, self.agent, self.inner_loop, fixed)[0]
 
         def compare(path: str, meta_param: Any) -> Comparison:
             along = direction(meta_param)
@@ -118,8 +118,8 @@ def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
 
         @jax.jit
         def record(meta_params, agent):
-            by_update = repeat(meta_params, meta_optimiser.num_inner_steps)
-            return meta_optimiser.lifetime_loss(by_update, agent, learner.inner_loop)[1].recording
+            per_update = repeat(meta_params, meta_optimiser.num_inner_steps)
+            return meta_optimiser.outer_loss(per_update, agent, learner.inner_loop)[1].recording
 
         recording = record(meta_params, agent)
     recording, agent, meta_params = jax.tree.map(

@@ -1,4 +1,4 @@
-"""Whole episodes of agents whose weights are frozen, in tasks that others can be given too."""
+"""Whole episodes of agents with frozen weights, in tasks that baselines can be given too."""
 
 from typing import Any, NamedTuple
 
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from agents.analysis.meta_rl.bandit_policies import episode_keys
 from components.acting.actor import select_action
 from components.acting.policies import Policy
-from components.axes import choose
-from components.environments.base import SingleEnvironment
+from components.axes import tree_where
+from components.environments.base import Environment
 from components.environments.wrappers import unwrapped
 from components.networks.network import NetworkFunctions
 from components.types import Array, Params
 
 
-class Recording(NamedTuple):
+class FrozenEpisodes(NamedTuple):
     """What `N` episodes of `T` steps came to.
 
     Attributes:
@@ -34,8 +34,9 @@ class Recording(NamedTuple):
 class Recorder:
     """Plays episodes of up to `num_steps` steps, each from its own start.
 
-    What an agent has in its recurrent state is reset at that start and nowhere else. Environment `i` is reset with key `i` of
-    `components.bandit_policies.episode_keys`, so that policies that play there with the same key are given the same tasks.
+    What an agent has in its recurrent state is reset at that start and nowhere else. Environment `i` is reset with key
+    `i` of `components.bandit_policies.episode_keys`, so that policies that play there with the same key are given the
+    same tasks.
 
     Args:
       environment: wrapped as the network wants it.
@@ -47,7 +48,7 @@ class Recorder:
 
     def __init__(
         self,
-        environment: SingleEnvironment,
+        environment: Environment,
         network: NetworkFunctions,
         policy: Policy,
         num_steps: int,
@@ -57,11 +58,11 @@ class Recorder:
         self._num_steps, self._greedy = num_steps, greedy
         self._play = jax.jit(self._episodes, static_argnums=2)
 
-    def __call__(self, params: Params, key: Array, num_episodes: int) -> Recording:
+    def __call__(self, params: Params, key: Array, num_episodes: int) -> FrozenEpisodes:
         """Plays `num_episodes`; NumPy arrays."""
         return jax.device_get(self._play(params, key, num_episodes))
 
-    def _episodes(self, params: Params, key: Array, num_episodes: int) -> Recording:
+    def _episodes(self, params: Params, key: Array, num_episodes: int) -> FrozenEpisodes:
         reset_keys, key = episode_keys(key, num_episodes)
         start, timestep = jax.vmap(self._environment.reset)(reset_keys)
 
@@ -73,13 +74,13 @@ class Recorder:
             action = select_action(logits, action_key, self._greedy)
             played = ~timestep.last()
             stepped = jax.vmap(self._environment.step)(state, action, jax.random.split(step_key, num_episodes))
-            state, timestep = choose(played, stepped, (state, timestep))
+            state, timestep = tree_where(played, stepped, (state, timestep))
             return (state, timestep, core_state), (self._innermost(state), action, played * timestep.reward, played)
 
         carry = start, timestep, self._network.initial_state(num_episodes)
         _, (states, *others) = jax.lax.scan(step, carry, jax.random.split(key, self._num_steps))
         states = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), self._innermost(start), states)
-        return Recording(states, *others)
+        return FrozenEpisodes(states, *others)
 
     def _innermost(self, state: Any) -> Any:
         return unwrapped(self._environment, state)[1]

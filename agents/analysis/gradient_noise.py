@@ -1,8 +1,8 @@
-"""How noisy a meta-gradient is: many independent estimates from one frozen agent, and what they say of each estimator.
+"""Noise of meta-gradients: independent estimates from one frozen agent, and statistics of each estimator.
 
-From a frozen agent, an unroll of `K` updates gives the derivatives g_1 to g_K of the outer losses after each of them. The plain
-meta-gradient through k updates is g_k, a mixture is sum_k w_k g_k: every estimator is evaluated on the same unrolls, so
-that comparisons are paired.
+From a frozen agent, an unroll of `K` updates gives the derivatives g_1 to g_K of the outer losses after each of them.
+The plain meta-gradient through k updates is g_k, a mixture is sum_k w_k g_k: every estimator is evaluated on the same
+unrolls, so that comparisons are paired.
 """
 
 import dataclasses
@@ -26,7 +26,9 @@ from components.types import Array, MetaParams
 
 
 class FrozenAgent(NamedTuple):
-    """What is frozen: an agent, of which neither trajectory nor environments are used again, and the meta-parameters."""
+    """What is frozen: an agent, of which neither trajectory nor environments are used again, and the
+    meta-parameters.
+    """
 
     agent: AgentState
     meta_params: MetaParams
@@ -81,7 +83,7 @@ class Sampler:
     def _one(self, frozen: FrozenAgent, key: Array) -> Array:
         reset_key, start_key, act_key, key = jax.random.split(key, 4)
         state, inner_loop = self._actor.init(reset_key), self._inner_loop
-        _, acting_params = inner_loop.follow(frozen.agent.behaviour, frozen.agent.params)
+        _, acting_params = inner_loop.update_behaviour(frozen.agent.behaviour, frozen.agent.params)
         if self._num_start_steps:
             state, _, _ = inner_loop.act(acting_params, state, start_key, self._num_start_steps)
         state, trajectory, _ = inner_loop.act(acting_params, state, act_key, inner_loop.unroll_length)
@@ -89,14 +91,14 @@ class Sampler:
         flat, unravel = ravel_pytree(frozen.meta_params)
 
         def losses(flat: Array) -> Array:
-            by_update = repeat(unravel(flat), self._meta_gradient.num_inner_steps)
-            return self._meta_gradient.lifetime_losses(by_update, agent, inner_loop)[0]
+            per_update = repeat(unravel(flat), self._meta_gradient.num_inner_steps)
+            return self._meta_gradient.outer_losses(per_update, agent, inner_loop)[0]
 
         return (jax.jacfwd if flat.size <= MAX_FORWARD_SCALARS else jax.jacrev)(losses)(flat)
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimator:
+class WeightedEstimator:
     """A meta-gradient through `num_inner_steps` updates with their weights."""
 
     num_inner_steps: int
@@ -108,11 +110,11 @@ class Estimator:
         return np.einsum('k,nkp->np', weights, gradients[:, : self.num_inner_steps].astype(float))
 
 
-class Summary(NamedTuple):
+class NoiseSummary(NamedTuple):
     """What `N` unrolls say of an estimator of a number, or of several at once.
 
-    `agents/analysis/signal_to_noise.py` states the coverage of the intervals of signal-to-noise and of its gain. That of
-    the ratio of variances, by a percentile bootstrap of 256 unrolls, is 93% to 95%.
+    `agents/analysis/signal_to_noise.py` states the coverage of the intervals of signal-to-noise and of its gain. That
+    of the ratio of variances, by a percentile bootstrap of 256 unrolls, is 93% to 95%.
     Quotients of estimates that do not vary are NaN.
 
     Attributes:
@@ -145,14 +147,14 @@ class Summary(NamedTuple):
     cosine: float
 
 
-def summarise(
+def summarise_noise(
     gradients: np.ndarray,
-    estimators: list[Estimator],
+    estimators: list[WeightedEstimator],
     components: Mapping[str, slice],
     reference: np.ndarray,
     num_resamples: int = 2_000,
     seed: int = 0,
-) -> dict[tuple[Estimator, str], Summary]:
+) -> dict[tuple[WeightedEstimator, str], NoiseSummary]:
     """Compares estimators with the plain ones through as many updates.
 
     Args:
@@ -167,7 +169,7 @@ def summarise(
     summaries = {}
     for estimator in estimators:
         ours = estimator(gradients)
-        plain = Estimator(estimator.num_inner_steps, LastStep())(gradients)
+        plain = WeightedEstimator(estimator.num_inner_steps, LastStep())(gradients)
         for name, part in components.items():
             summaries[estimator, name] = _summarise(ours[:, part], plain[:, part], reference[:, part], resamples)
     return summaries
@@ -189,7 +191,7 @@ def meta_param_slices(meta_params: MetaParams) -> dict[str, slice]:
     return slices
 
 
-def _summarise(ours: np.ndarray, plain: np.ndarray, reference: np.ndarray, resamples: np.ndarray) -> Summary:
+def _summarise(ours: np.ndarray, plain: np.ndarray, reference: np.ndarray, resamples: np.ndarray) -> NoiseSummary:
     draws, plain_draws = Draws.standardise(ours), Draws.standardise(plain)
     gain, gain_interval = signal_to_noise.difference(draws, plain_draws)
     variance_ratio = _ratio(plain_draws.variance, draws.variance)
@@ -198,7 +200,7 @@ def _summarise(ours: np.ndarray, plain: np.ndarray, reference: np.ndarray, resam
         variance_ratios = variance_ratio * plain_again / again
     mean, deviations, centre = ours.mean(0), np.square(draws.values - draws.values.mean(0)).sum(1), reference.mean(0)
     cosine = float(mean @ centre / max(np.linalg.norm(mean) * np.linalg.norm(centre), np.finfo(float).tiny))
-    return Summary(
+    return NoiseSummary(
         mean=float(mean[0]) if mean.size == 1 else _length(mean, draws.variance / len(ours)),
         variance=draws.variance,
         squared_iqr=_squared_iqr(ours),

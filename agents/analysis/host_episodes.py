@@ -86,7 +86,7 @@ class TimeLimit(dm_env.Environment):
         return timestep._replace(step_type=dm_env.StepType.LAST) if over else timestep
 
 
-def play(environment: dm_env.Environment, actor: acme.Actor, num_episodes: int) -> list[Episode]:
+def rollout(environment: dm_env.Environment, actor: acme.Actor, num_episodes: int) -> list[Episode]:
     """Plays episodes with an actor that is told what happens, but not to update itself."""
     log = InMemoryLogger()
     acme.EnvironmentLoop(environment, actor, logger=log, should_update=False).run(num_episodes)

@@ -1,7 +1,7 @@
-"""What a learned objective has discovered: its targets beside known returns, and what lies ahead that moves them.
+"""What a learned objective has discovered: its targets beside known returns, and their sensitivity to later rewards.
 
-An `Inspector` acts trajectories with an agent and computes on them the learned targets, the targets of known returns from the
-same values, and the derivatives of the learned ones; `summarise` makes figures of them.
+An `Inspector` acts trajectories with an agent and computes on them the learned targets, the targets of known returns
+from the same values, and the derivatives of the learned ones; `summarise_objective` makes figures of them.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from components.component_tree import HasWeights, component_at, replace_at
 from components.inner_loop import AgentState, InnerLoop
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient
 from components.objectives.learned_returns import LearnedReturn
-from components.objectives.returns import ReturnEstimate, Returns, next_mask
+from components.objectives.returns import ReturnEstimate, ReturnEstimator, next_mask
 from components.types import Array, CompositionError, MetaParams, Outputs, Trajectory
 from components.update_rule import UpdateRule
 
@@ -55,8 +55,8 @@ class Inspection(NamedTuple):
     Attributes:
       target: G_t, or the policy target of a `LearnedPolicyGradient`, `[T, N]`.
       known: what to compare it with: targets of the `M` known returns, or their advantages, `[M, T, N]`.
-      derivatives: of the target at step t with respect to an input at step k, `[T, T, N]`, by the input's name: `reward`
-        r_{k+1}, `value` v_{k+1}, `log_rho` of a_k; 0 where the target cannot depend on it.
+      derivatives: of the target at step t with respect to an input at step k, `[T, T, N]`, by the input's name:
+        `reward` r_{k+1}, `value` v_{k+1}, `log_rho` of a_k; 0 where the target cannot depend on it.
       pairs: which of these t <= k count, bool, likewise.
       mask: of the transitions, `[T, N]`.
       has_scale: whether the target is of the same units as the known ones.
@@ -74,8 +74,8 @@ class Inspector:
     """Looks at a learned objective of an agent, on trajectories that the agent acts.
 
     Known returns, and derivatives, are of the values and ratios that the learned return is called with, wherever in the
-    objective it stands. A `LearnedPolicyGradient` is given no values: its policy target is compared with the advantages that
-    known returns have with the agent's values, or with values of 0 if it has none.
+    objective it stands. A `LearnedPolicyGradient` is given no values: its policy target is compared with the advantages
+    that known returns have with the agent's values, or with values of 0 if it has none.
 
     Args:
       inner_loop: of the agent.
@@ -125,7 +125,7 @@ def sample_trajectories(
       unroll_length: `T`.
       num_trajectories: `N`, in place of the number of environments in the batch.
     """
-    _, params = inner_loop.follow(agent.behaviour, agent.params)
+    _, params = inner_loop.update_behaviour(agent.behaviour, agent.params)
     batch_size = agent.trajectory.reward.shape[1]
     num_windows = max(MIN_WINDOWS, -(-num_trajectories // batch_size))
     key, choice_key = jax.random.split(key)
@@ -164,7 +164,7 @@ def return_inputs(rule: UpdateRule, path: str, outputs: Outputs, trajectory: Tra
     return calls[-1]
 
 
-def return_derivatives(returns: Returns, inputs: ReturnInputs) -> dict[str, Array]:
+def return_derivatives(returns: ReturnEstimator, inputs: ReturnInputs) -> dict[str, Array]:
     """Derivatives of the target with respect to what comes after each step, `[T, T, B]`, as in `Inspection`.
 
     Ratios are left out where the return is on-policy. What `stop_value_inputs` stops counts here all the same.
@@ -194,7 +194,8 @@ def _policy_target(
 
 
 def derivatives(function: Callable[[Mapping[str, Array]], Array], arguments: Mapping[str, Array]) -> dict[str, Array]:
-    """Derivatives `[T, T, B]` of a function's `[T, B]` with respect to each argument `[T, B]`, of the same column of `B`.
+    """Derivatives `[T, T, B]` of a function's `[T, B]` with respect to each argument `[T, B]`, of the same column of
+    `B`.
 
     One reverse pass for each step: columns, which do not depend on each other, go through it together.
     """
@@ -222,17 +223,17 @@ def pairs_within_episodes(trajectory: Trajectory) -> dict[str, Array]:
     return {'reward': same, 'value': same & (trajectory.discount != 0)[None], 'log_rho': same}
 
 
-class Summary(NamedTuple):
+class ObjectiveSummary(NamedTuple):
     """What an `Inspection` says; over transitions that are not masked.
 
     Attributes:
-      distance: square root of the mean squared difference between the target and each of the `M` known ones, `[M]`; NaN for
-        the policy target of a `LearnedPolicyGradient`, which has no scale to be near to.
-      r_squared: fraction of the target's variance that the best linear function of each known one explains, `[M]`; 0 if that
-        is constant, NaN if the target is.
+      distance: square root of the mean squared difference between the target and each of the `M` known ones, `[M]`; NaN
+        for the policy target of a `LearnedPolicyGradient`, which has no scale to be near to.
+      r_squared: fraction of the target's variance that the best linear function of each known one explains, `[M]`; 0 if
+        that is constant, NaN if the target is.
       correlation: whose squares these are, `[M]`.
-      sensitivity: mean derivative with respect to each input j steps ahead, `[T]`, by the input's name; NaN where there are no
-        two steps so far apart in one episode.
+      sensitivity: mean derivative with respect to each input j steps ahead, `[T]`, by the input's name; NaN where there
+        are no two steps so far apart in one episode.
       num_pairs: how many pairs of steps that is the mean of, likewise.
     """
 
@@ -243,11 +244,11 @@ class Summary(NamedTuple):
     num_pairs: Mapping[str, np.ndarray]
 
 
-def summarise(seen: Inspection) -> Summary:
+def summarise_objective(seen: Inspection) -> ObjectiveSummary:
     """The figures of an inspection."""
     distance, correlation = np.transpose([compare(seen.target, known, seen.mask) for known in seen.known])
     ahead = {name: mean_by_steps_ahead(x, seen.pairs[name]) for name, x in seen.derivatives.items()}
-    return Summary(
+    return ObjectiveSummary(
         distance if seen.has_scale else np.full_like(distance, np.nan),
         correlation**2,
         correlation,
@@ -256,8 +257,9 @@ def summarise(seen: Inspection) -> Summary:
     )
 
 
-def nearest(summary: Summary) -> int | None:
-    """Which known return the target is nearest to, or correlates with most if it has no scale; the first of those that tie.
+def nearest(summary: ObjectiveSummary) -> int | None:
+    """Which known return the target is nearest to, or correlates with most if it has no scale; the first of those that
+    tie.
 
     None if the target is constant and has no scale.
     """
@@ -265,7 +267,7 @@ def nearest(summary: Summary) -> int | None:
     return _first_of_lowest(scores)
 
 
-def best_fit(summary: Summary) -> int | None:
+def best_fit(summary: ObjectiveSummary) -> int | None:
     """Which known return explains most of the target by a linear function; None if the target is constant."""
     return _first_of_lowest(-summary.r_squared)
 
@@ -279,7 +281,7 @@ def _first_of_lowest(scores: np.ndarray) -> int | None:
 
 
 def compare(target: Array, known: Array, mask: Array) -> tuple[float, float]:
-    """Distance and correlation, as in `Summary`, of two targets `[T, B]` where the mask is not 0."""
+    """Distance and correlation, as in `ObjectiveSummary`, of two targets `[T, B]` where the mask is not 0."""
     x, y = (np.asarray(array, float)[np.asarray(mask) != 0] for array in (known, target))
     if not y.size:
         return np.nan, np.nan

@@ -10,7 +10,7 @@ import rlax
 
 from components.component import PositiveInt, UnitInterval, component
 from components.component_tree import replace_at
-from components.objectives.returns import LambdaReturn, LeakyVTrace, ReturnEstimate, Returns, next_mask
+from components.objectives.returns import LambdaReturn, LeakyVTrace, ReturnEstimate, ReturnEstimator, next_mask
 from components.types import Array, Trajectory
 
 DISCOUNTS = (0.9, 0.95, 0.99, 1.0)
@@ -20,7 +20,7 @@ NUMS_OF_STEPS = (1, 2, 3, 5)
 
 
 class ReturnInputs(NamedTuple):
-    """What a `Returns` is called with."""
+    """What a `ReturnEstimator` is called with."""
 
     values: Array
     log_rho: Array
@@ -70,7 +70,7 @@ class KnownReturn(NamedTuple):
     name: str
     discount: UnitInterval
     lambda_: float | None
-    returns: Returns
+    returns: ReturnEstimator
 
     def __str__(self) -> str:
         lambda_ = '' if self.lambda_ is None else f', lambda {self.lambda_:g}'
@@ -93,7 +93,9 @@ def known_returns(unroll_length: int) -> list[KnownReturn]:
 
 
 def known_estimates(known: Sequence[KnownReturn], inputs: ReturnInputs) -> ReturnEstimate:
-    """What known returns make of the same inputs, leaves `[M, T, B]`. Those of one kind stand together, as one computation."""
+    """What known returns make of the same inputs, leaves `[M, T, B]`. Those of one kind stand together, as one
+    computation.
+    """
     estimates = []
     for _, group in itertools.groupby(known, lambda label: label.name):
         members = list(group)

@@ -171,8 +171,14 @@ class Checkpointer:
         """
         step = self.find(step)
         record = self._record(step)
-        _check_structure(record['structure'], _structure(template), step)
-        data = self._data(step, record, _to_files(template))
+        written = record['structure']
+        _check_structure({_today(name): kind for name, kind in written.items()}, _structure(template), step)
+        if all(name == _today(name) for name in written):
+            data = self._data(step, record, _to_files(template))
+        else:
+            leaves = {_today(name): x for name, x in _leaves(self._data(step, record)).items()}
+            structure = jax.tree.structure(template)
+            data = jax.tree.unflatten(structure, [leaves.get(name) for name in _leaves(template)])
         self._best = record['best']
         return Checkpoint(step, jax.tree.map(_from_file, template, data), record['notes'])
 
@@ -195,7 +201,7 @@ class Checkpointer:
 
         Args:
           template: as for `restore`.
-          warn: is told of each damaged one, in one line.
+          warn: called with a line for each damaged one.
 
         Raises:
           CheckpointError: if it holds another structure, or is of a later format.
@@ -355,6 +361,22 @@ def _check_structure(written: Mapping[str, str], expected: Mapping[str, str], st
                 f'checkpoint {step} is of another structure: {path} is {written.get(path, "missing")} in it and '
                 f'{expected.get(path, "missing")} here; use the configuration that it was written with'
             )
+
+
+RENAMED_FIELDS = (
+    ('/agents/age$', '/agents/num_updates'),
+    ('/age$', '/num_env_steps'),
+    ('/meta_opt_state/memory(?=/|$)', '/meta_opt_state/lifetime_state'),
+    ('/owed$', '/pending_reward'),
+)
+"""Patterns of what leaves were called until version 0.1, and their names of today."""
+
+
+def _today(name: str) -> str:
+    """What a leaf is called today."""
+    for pattern, today in RENAMED_FIELDS:
+        name = re.sub(pattern, today, name)
+    return name
 
 
 def _structure(tree: Any) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What training would take, found out without training."""
+"""Cost of training (time, memory, operations), estimated without training."""
 
 import math
 import statistics
@@ -22,7 +22,7 @@ MAX_META_STEPS = 10
 """In a timed call."""
 
 
-class Prediction(NamedTuple):
+class CostEstimate(NamedTuple):
     """Of an experiment, all seeds together unless it says otherwise.
 
     Attributes:
@@ -65,7 +65,7 @@ class Prediction(NamedTuple):
         rich.console.Console().print(table)
 
 
-def predict(experiment: Experiment) -> Prediction:
+def estimate_cost(experiment: Experiment) -> CostEstimate:
     """Builds, compiles and takes a few steps; writes nothing but the cache of compiled programs.
 
     Raises:
@@ -78,7 +78,7 @@ def predict(experiment: Experiment) -> Prediction:
     traced = learner.trace()
     program = traced.lower().compile()
     compile_seconds = time.monotonic() - start
-    return Prediction(
+    return CostEstimate(
         env_steps_per_update=agent.steps_per_meta_step // agent.meta_optimiser.num_updates,
         updates_per_meta_update=agent.meta_optimiser.num_updates,
         num_meta_updates=experiment.num_meta_steps,
@@ -92,8 +92,8 @@ def predict(experiment: Experiment) -> Prediction:
 def num_operations(jaxpr: Any) -> float:
     """Floating-point operations of matrix products and convolutions in a program.
 
-    Of a loop whose length is not known, such as that over meta-updates, one passage is counted. (XLA's own count leaves out
-    how often a loop of known length is passed through.)
+    Of a loop whose length is not known, such as that over meta-updates, one passage is counted. (XLA's own count leaves
+    out how often a loop of known length is passed through.)
     """
     return sum(_num_operations(equation) for equation in jaxpr.eqns)
 

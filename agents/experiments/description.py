@@ -1,4 +1,6 @@
-"""What a variant is, as data: its components and where their values come from, what it learns, its heads and weights."""
+"""What a variant is, as data: its components and where their values come from, what it learns, its heads and
+weights.
+"""
 
 import dataclasses
 import os
@@ -27,7 +29,8 @@ class LearnedField:
 
     Attributes:
       size: how many numbers it is.
-      initial_value: in the units of the field, to 6 digits; None if it is not one number. One draw if it starts at random.
+      initial_value: in the units of the field, to 6 digits; None if it is not one number. One draw if it starts at
+        random.
       bijector: class of what keeps it in its bounds; None if it has none.
       low: lower bound, never reached; None for none.
       high: upper bound, likewise.
@@ -47,7 +50,8 @@ class Head:
     Attributes:
       shape: without leading axes; empty for a scalar.
       inner: terms of the inner objective that read it, by their paths from the agent.
-      outer: what of the meta-optimiser reads it, likewise; a meta-optimiser itself, if its objective does not.
+      outer: the part of the meta-optimiser that reads it, likewise; the meta-optimiser itself, if its objective does
+        not.
     """
 
     shape: tuple[int, ...]
@@ -112,7 +116,9 @@ def describe(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = (
 
 
 def by_path(settings: Mapping[str, Setting], prefix: str = '') -> dict[str, Setting]:
-    """Settings and their parts by path, each before its parts: `agent.update_rule`, `agent.update_rule.objective`, ..."""
+    """Settings and their parts by path, each before its parts: `agent.update_rule`, `agent.update_rule.objective`,
+    ...
+    """
     paths: dict[str, Setting] = {}
     for name, setting in settings.items():
         path = f'{prefix}{name}' if name.startswith('[') or not prefix else f'{prefix}.{name}'

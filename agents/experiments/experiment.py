@@ -46,11 +46,11 @@ class Experiment:
       seed: of the first replica; the others have the seeds that follow.
       log_every: steps between rows.
       evaluate_every: steps between evaluations; 0 for none.
-      checkpoint_every: steps between checkpoints; 0 for none, and no going on after an interruption. The end of training
-        is one too, and where it was stopped.
-      checkpoints_kept: how many of the newest checkpoints stay, beside the best by its return in the last evaluation, or
-        in the last row of training where nothing is evaluated.
-      max_episode_length: steps after which an episode of evaluation counts as it stands.
+      checkpoint_every: steps between checkpoints; 0 for none, and no going on after an interruption. The end of
+        training is one too, and where it was stopped.
+      checkpoints_kept: how many of the newest checkpoints stay, beside the best by its return in the last evaluation,
+        or in the last row of training where nothing is evaluated.
+      max_episode_length: steps after which an episode of evaluation is cut off and scored as is.
       loggers: each called with a label (`train`, `eval`) and the `Run`.
       stop_when_not_finite: whether to stop when a loss or a weight is infinite or not a number.
       compilation_cache: folder where compiled programs are kept for the next start, None for none.
@@ -104,14 +104,14 @@ class Experiment:
         should_stop: Callable[[], bool] = lambda: False,
         notify: Callable[[str], None] = print,
     ) -> int:
-        """Trains, and leaves rows and checkpoints in a folder; goes on from the newest checkpoint in it.
+        """Trains, and writes rows and checkpoints to a folder; resumes from the newest checkpoint in it.
 
         Args:
           workdir: the folder, which exists; new, or of a run with the same components.
           config: text of the gin file, for the loggers.
           started: when the command was given, in seconds of `time.monotonic`, for the loggers.
           should_stop: asked after every log period; True ends training there, with a checkpoint.
-          notify: is told in a line of what a person should know.
+          notify: called with a line for the user.
 
         Returns:
           Meta-steps that have been taken, `num_meta_steps` unless it was stopped.
@@ -150,8 +150,8 @@ class _Training:
         self._experiment, self._score = experiment, math.nan
         self._notify: Callable[[str], None] = print
         self._saved = 0
-        self._sinks = _Sinks(experiment.loggers, run)
-        self._clock = _Clock(self._sinks.of('train'))
+        self._sinks = _LoggerGroup(experiment.loggers, run)
+        self._clock = _TimingLogger(self._sinks.of('train'))
         self._counter = counting.Counter()
         self._learner = Learner(
             experiment.agent,
@@ -181,7 +181,7 @@ class _Training:
         self._saved = checkpoint.step
         in_all, is_pure = self._experiment.num_meta_steps, self._experiment.agent.environment.is_pure
         new_episodes = '' if is_pure else '; its environments live outside of checkpoints: new episodes'
-        notify(f'goes on after {checkpoint.step:,} of {in_all:,} meta-updates{new_episodes}')
+        notify(f'resuming after {checkpoint.step:,} of {in_all:,} meta-updates{new_episodes}')
 
     def compile(self) -> None:
         """Compiles what trains, so that it counts in no row's speed."""
@@ -237,7 +237,7 @@ class _Training:
         self._saved = self.num_meta_steps
 
 
-class _Sinks:
+class _LoggerGroup:
     """The loggers of a run, by label."""
 
     def __init__(self, factories: Sequence[LoggerFactory], run: Run):
@@ -266,7 +266,7 @@ class _Sinks:
                 logger.close()
 
 
-class _Clock(acme_loggers.Logger):
+class _TimingLogger(acme_loggers.Logger):
     """Adds `wall_time` (seconds of the run) and `steps_per_second` (of training alone, all seeds) to every row."""
 
     def __init__(self, to: acme_loggers.Logger):

@@ -1,4 +1,4 @@
-"""Reads gin configurations, checks and builds what they describe, says clearly what is wrong."""
+"""Reads gin configurations, checks and builds what they describe, and explains errors in one line."""
 
 import contextlib
 import difflib
@@ -49,7 +49,7 @@ def load(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = ()) -
         provenance.read_lines(bindings)
         _check_macros()
         _check_values()
-        # As a run's config.gin will have it, so that order in dictionaries, say, is the same when it goes on.
+        # As a run's config.gin will have it, so that the order of dictionaries, say, is the same when it resumes.
         text = config_str()
         gin.clear_config()
         gin.parse_config(text)
@@ -164,7 +164,7 @@ def _writable(value: Any) -> Any:
 
 
 def _check_values() -> None:
-    """Raises ConfigurationError for a value that no gin file could hold, which would be lost when the run goes on."""
+    """Raises ConfigurationError for a value that no gin file could hold, which would be lost when the run resumes."""
     for (scope, selector), parameters in gin.config._CONFIG.items():
         for parameter, value in parameters.items():
             if not _is_literal(value):

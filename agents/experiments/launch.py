@@ -1,4 +1,4 @@
-"""Starts a run that gin files describe, or goes on with it: what the command lines share."""
+"""Starts or resumes a run that gin files describe; shared by the command lines."""
 
 import argparse
 import errno
@@ -32,7 +32,7 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def explained(command: Callable[[], int], show_traceback: bool = False) -> int:
+def run_command(command: Callable[[], int], show_traceback: bool = False) -> int:
     """Calls a command; prints an error in one line and returns the exit status.
 
     Args:
@@ -101,10 +101,10 @@ def launch(
         run_folder.check_same_run(before, gin_config.bindings(), directory, extend)
         if not experiment.checkpoint_every:
             raise gin_config.ConfigurationError(
-                f'{directory} holds a run without checkpoints (CHECKPOINT_EVERY = 0), which cannot go on; choose another '
+                f'{directory} holds a run without checkpoints (CHECKPOINT_EVERY = 0), which cannot be resumed; choose another '
                 'folder'
             )
-    for doubt in experiment.agent.doubts():
+    for doubt in experiment.agent.warnings():
         notify(doubt)
     with run_folder.locked(directory, notify):
         run_folder.write_configuration(directory)

@@ -4,8 +4,8 @@ A row is a mapping from column to a number, or to an array `[S]` with one entry 
 Python's by the time they get here: they left the device once, for all loggers.
 
 An experiment makes each of its loggers by `logger(label, run)`, once for every label. A logger that is also an
-`acme.core.Saveable` is asked for its position with each checkpoint, and given it back when a run goes on from there, or
-None when the run starts (again) from the beginning; it then forgets the rows after it. Any other goes on writing.
+`acme.core.Saveable` is asked for its position with each checkpoint, and given it back when a run resumes from there, or
+None when the run starts (again) from the beginning; it then truncates later rows. Any other keeps appending.
 """
 
 import csv
@@ -55,7 +55,7 @@ class Run(NamedTuple):
 class CSVLogger(loggers.Logger, acme_core.Saveable):
     """Appends to `<directory>/<label>.csv`, one line per row and seed, complete on disk after every write.
 
-    Columns may appear later: the file is then written anew, with nothing in them before. Entries that are not a
+    Columns may appear later: the file is then rewritten, with empty cells before. Entries that are not a
     number are left empty.
 
     Args:
@@ -97,7 +97,7 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
         columns, rows = self._read()
         if len(rows) < position['rows']:
             raise LogError(
-                f'{self._path} has {len(rows)} of the {position["rows"]} rows that the checkpoint goes on from: '
+                f'{self._path} has {len(rows)} of the {position["rows"]} rows that the checkpoint resumes from: '
                 f'{_WAY_OUT}'
             )
         self._columns, self._num_rows = columns, position['rows']
@@ -185,7 +185,7 @@ class TensorBoardLogger(loggers.Logger, acme_core.Saveable):
 class WandbLogger(loggers.Logger):
     """Logs means over seeds to Weights & Biases, all labels in one run; `pip install -e '.[wandb]'`.
 
-    A run that is resumed goes on under the same name there; rows that it repeats are kept there twice.
+    A resumed run keeps its name there; rows that it repeats are kept twice.
 
     Args:
       label: prefix of the names.

@@ -1,12 +1,10 @@
 """Names of modules and classes in gin files of older versions, read as what they are called today.
 
-A run keeps its configuration in its folder, and goes on with it for as long as the project can read it.
+A run keeps its configuration in its folder and resumes from it, so old names must stay readable.
 """
 
 import importlib
 from typing import Any
-
-import gin
 
 _ACTING = 'components.acting'
 _ADAPTERS = 'components.environments.adapters'
@@ -44,14 +42,29 @@ RENAMED = {
     'components.meta_optimisers.differentiation.Truncated': f'{_ESTIMATORS}.truncated.Truncated',
     'components.meta_optimisers.validation': 'components.meta_optimisers.validation_data',
     'components.meta_parameters': f'{_META_PARAMETERS}.meta_parameters',
+    'components.networks.torsos.Joined': 'components.networks.torsos.Concatenate',
     'components.policies': f'{_ACTING}.policies',
+    'components.policies.Constant': f'{_ACTING}.policies.FixedPolicy',
+    'components.policies.EpsilonMixed': f'{_ACTING}.policies.EpsilonMixture',
     'components.schedules': f'{_META_PARAMETERS}.schedules',
 }
-"""Modules, and classes whose module was split: the old name and today's."""
+"""Modules and classes: the old name and today's."""
+
+RENAMED_FIELDS = {
+    # Until version 0.1.
+    'components.meta_optimisers.bootstrapped_target.Bootstrapped.differentiation': 'gradient_estimator',
+    'components.meta_optimisers.meta_gradient.MetaGradient.differentiation': 'gradient_estimator',
+    'components.meta_optimisers.meta_gradient.MetaGradient.validation': 'outer_data',
+}
+"""Fields of classes, which have their names of today: the old name and today's."""
 
 
-class ParseContext(gin.config.ParseContext):
-    """gin's context of a file, which reads old names as today's."""
+_ParseContext: Any = object
+"""For the type checker: what the mixin stands before."""
+
+
+class ReadsOldNames(_ParseContext):
+    """Mixin for gin's `ParseContext`: a file's old names are read as today's."""
 
     def __init__(self):
         super().__init__()
@@ -88,6 +101,11 @@ class ParseContext(gin.config.ParseContext):
             self._symbol_table[_key(module)] = importlib.import_module(module)
             self._symbol_source[_key(module)] = statement
             self._imports.append(statement)
+
+
+def today_field(cls: Any, name: str) -> str:
+    """What a field of a class, or a parameter of a function, is called today."""
+    return RENAMED_FIELDS.get(f'{cls.__module__}.{cls.__qualname__}.{name}', name)
 
 
 def _key(module: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import gin
 
-from agents.experiments.old_names import ParseContext
+from agents.experiments.old_names import ReadsOldNames, today_field
 from components.component import Reference, problem_of_argument
 from components.types import ConfigurationError
 
@@ -141,10 +141,14 @@ def _read(text: str, files: Sequence[pathlib.Path]) -> None:
         gin.config._IMPORTS.update(context.imports)
 
 
+class _ParseContext(ReadsOldNames, gin.config.ParseContext):
+    """gin's context of a file."""
+
+
 @contextlib.contextmanager
-def _parse_scope() -> Iterator[ParseContext]:
-    """Gin's `_parse_scope`, with a context that knows old names."""
-    context = ParseContext()
+def _parse_scope() -> Iterator[_ParseContext]:
+    """A context in which a file is parsed, as gin's `_parse_scope`."""
+    context = _ParseContext()
     gin.config._PARSE_CONTEXTS.append(context)
     try:
         yield context
@@ -169,6 +173,8 @@ def _take(statement: Any, context: Any, files: Sequence[pathlib.Path]) -> None:
         key: Any = statement.scope, statement.selector, statement.arg_name
         if not statement.arg_name:
             key = f'{statement.scope}/{statement.selector}'.lstrip('/'), 'gin.macro', 'value'
+        elif configurable := context.get_configurable(statement.selector):
+            key = *key[:2], today_field(configurable.wrapped, statement.arg_name)
         gin.bind_parameter(key, statement.value)
         location = Source(files[-1], statement.location.line_num, len(files) > 1) if files else Source()
         _SOURCES[gin.config.ParsedBindingKey.parse(key).scope_selector_arg] = location
@@ -224,11 +230,12 @@ class Setting:
     """What a parameter is set to, and where.
 
     Attributes:
-      value: as a gin file writes it, `0.5` or `@inner/returns.LambdaReturn()`; `{...}`, `[...]` or `(...)` of a container with
-        parts.
-      source: `file:line` of the binding, the file relative to the checkout if it is inside; or `COMMAND_LINE`, or `DEFAULT`.
-      macro: the name that the binding gives instead of the value, `%NUM_ENVS` or `@net/gin.singleton()`; the source is then
-        where that is set. Of macros set to macros all are named. Empty for a plain value.
+      value: as a gin file writes it, `0.5` or `@inner/returns.LambdaReturn()`; `{...}`, `[...]` or `(...)` of a
+        container with parts.
+      source: `file:line` of the binding, the file relative to the checkout if it is inside; or `COMMAND_LINE`, or
+        `DEFAULT`.
+      macro: the name that the binding gives instead of the value, `%NUM_ENVS` or `@net/gin.singleton()`; the source is
+        then where that is set. Of macros set to macros all are named. Empty for a plain value.
       parts: parameters of a component by name, or entries of a container, `[0]` or by key.
     """
 

@@ -1,4 +1,4 @@
-"""A run's folder: who may write there, and what was asked for when it was made."""
+"""The run directory: its lock and its saved configuration."""
 
 import contextlib
 import errno
@@ -59,7 +59,7 @@ def locked(workdir: pathlib.Path, notify: Callable[[str], None] = print) -> Iter
 
     Args:
       workdir: the folder.
-      notify: is told in a line if the folder's file system has no locks.
+      notify: called with a line if the folder's file system has no locks.
 
     Raises:
       ConfigurationError: if another process holds it, or it cannot be written.

@@ -1,4 +1,4 @@
-"""What a person sees while an agent trains."""
+"""Terminal output while an agent trains: a progress bar, or lines."""
 
 import sys
 import time

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from components.acting.policies import Policy, Softmax
-from components.environments.base import Environment
+from components.environments.base import BatchedEnvironment
 from components.networks.network import NetworkFunctions
 from components.types import Array, CoreState, EpisodeTotals, Params, Trajectory
 
@@ -83,7 +83,11 @@ class Actor:
     """
 
     def __init__(
-        self, environment: Environment, network: NetworkFunctions, policy: Policy = Softmax(), greedy: bool = False
+        self,
+        environment: BatchedEnvironment,
+        network: NetworkFunctions,
+        policy: Policy = Softmax(),
+        greedy: bool = False,
     ):
         self._environment, self._network = environment, network
         self._policy, self._greedy = policy, greedy

@@ -19,8 +19,8 @@ class Behaviour:
 
     Args:
       policy: what acts; None for the policy that the agent learns.
-      num_updates_behind: how many updates the weights it acts with are behind; None for those that the agent starts with,
-        for good. A copy of the weights is kept for each update.
+      num_updates_behind: how many updates the weights it acts with are behind; None for those that the agent starts
+        with, for good. A copy of the weights is kept for each update.
 
     Raises:
       ValueError: if `num_updates_behind` is negative.
@@ -45,8 +45,8 @@ class Behaviour:
             params if self.num_updates_behind else (),
         )
 
-    def follow(self, state: Any, params: Params) -> tuple[Any, Params]:
-        """State after an update, and the weights to act with.
+    def update(self, state: Any, params: Params) -> tuple[Any, Params]:
+        """State after an update, and the behaviour policy's parameters.
 
         Args:
           state: before it.

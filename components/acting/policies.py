@@ -69,7 +69,7 @@ class Greedy:
 
 
 @component
-class EpsilonMixed:
+class EpsilonMixture:
     """Another policy, or any action with equal chances: epsilon-greedy, if that other is greedy.
 
     Args:
@@ -92,8 +92,8 @@ class EpsilonMixed:
 
 
 @component
-class Constant:
-    """The same probabilities in every state: one to be evaluated, or to act with whatever is learned.
+class FixedPolicy:
+    """A fixed policy: the same action probabilities in every state.
 
     Args:
       probabilities: of the actions, `[A]`.
@@ -106,12 +106,12 @@ class Constant:
 
     def __post_init__(self):
         if not np.isclose(sum(self.probabilities), 1):
-            raise ValueError(f'Constant.probabilities must add up to 1, got {self.probabilities}')
+            raise ValueError(f'FixedPolicy.probabilities must add up to 1, got {self.probabilities}')
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         if len(self.probabilities) != num_actions(spec):
             raise ValueError(
-                f'Constant.probabilities has {len(self.probabilities)} entries for {num_actions(spec)} actions'
+                f'FixedPolicy.probabilities has {len(self.probabilities)} entries for {num_actions(spec)} actions'
             )
         return {}
 
@@ -141,12 +141,12 @@ def log_rho(logits: Array, trajectory: Trajectory) -> Array:
     Returns:
       `[T, B]`.
     """
-    return of_actions(
+    return batched_index(
         jax.nn.log_softmax(logits[:-1]) - jax.nn.log_softmax(trajectory.behaviour_logits), trajectory.action
     )
 
 
-def of_actions(x: Array, actions: Array) -> Array:
+def batched_index(x: Array, actions: Array) -> Array:
     """Entries of the actions, `[T, B]` out of `[T, B, A]`."""
     return jnp.take_along_axis(x, actions[..., None], -1)[..., 0]
 

@@ -7,7 +7,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 
-from components.environments.base import Animator, SingleEnvironment, animator_of, restart
+from components.environments.base import Animator, Environment, animator_of, restart
 from components.types import Array
 
 
@@ -22,7 +22,7 @@ class DmEnvironment(dm_env.Environment):
       state: that of the pure-JAX environment at the latest timestep; None before the first.
     """
 
-    def __init__(self, environment: SingleEnvironment, seed: int = 0):
+    def __init__(self, environment: Environment, seed: int = 0):
         self._environment, self._spec = environment, environment.spec()
         self._reset, self._step = jax.jit(environment.reset), jax.jit(environment.step)
         self._restart = jax.jit(functools.partial(restart, environment))

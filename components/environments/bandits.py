@@ -1,10 +1,11 @@
 """Bandits: an episode is a row of pulls in one task, and every episode draws a task of its own.
 
-A bandit shows nothing: its observations are empty. What there is to learn from, the action before, its reward and the time,
-a wrapper adds. All of an episode's chances are known to `means`, from which regret is computed.
+A bandit shows nothing: its observations are empty. What there is to learn from, the action before, its reward and the
+time, a wrapper adds. All of an episode's chances are known to `means`, from which regret is computed.
 
-Source: Wang et al. (2016) for independent and dependent arms, the families easy, medium and hard, the arm that tells where
-the target is, and arms that walk. How widely they walk, where from, and that the ends reflect them is this project's choice.
+Source: Wang et al. (2016) for independent and dependent arms, the families easy, medium and hard, the arm that tells
+where the target is, and arms that walk. How widely they walk, where from, and that the ends reflect them is this
+project's choice.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,12 @@ import numpy as np
 from acme import specs
 
 from components.component import AtLeastTwo, NonNegative, PositiveInt, UnitInterval, component
-from components.environments.base import SingleEnvironment, make_timestep
+from components.environments.base import Environment, make_timestep
 from components.types import Array
 
 
-class Bandit(SingleEnvironment, Protocol):
-    """A `SingleEnvironment` of `A` arms whose episodes have a fixed number of steps, and whose chances can be asked."""
+class Bandit(Environment, Protocol):
+    """A `Environment` of `A` arms whose episodes have a fixed number of steps, and whose chances can be asked."""
 
     @property
     def num_pulls(self) -> int:
@@ -69,7 +70,8 @@ class Dependent:
     """Two arms with probabilities p and 1 - p: whatever either of them pays tells as much of both.
 
     Args:
-      probabilities: values of p, equally likely: (0.1, 0.9) is the family called easy, (0.25, 0.75) medium, (0.4, 0.6) hard.
+      probabilities: values of p, equally likely: (0.1, 0.9) is the family called easy, (0.25, 0.75) medium, (0.4, 0.6)
+        hard.
         None: p is uniform over [0, 1].
 
     Raises:
@@ -158,8 +160,9 @@ class RestlessBanditState(NamedTuple):
 class RestlessBandit:
     """Two arms that pay 1 with probabilities p and 1 - p, else 0, where p walks; a pure-JAX `Bandit`.
 
-    An episode starts with p uniform over [0, 1], and draws how widely p walks. After each pull p moves by a Gaussian step,
-    which the ends of [0, 1] reflect. The episode terminates after `num_pulls` pulls. Observations are empty, float32 `[0]`.
+    An episode starts with p uniform over [0, 1], and draws how widely p walks. After each pull p moves by a Gaussian
+    step, which the ends of [0, 1] reflect. The episode terminates after `num_pulls` pulls. Observations are empty,
+    float32 `[0]`.
 
     Args:
       standard_deviations: of the steps; each episode draws one, all equally likely.
@@ -213,9 +216,9 @@ class InformativeBanditState(NamedTuple):
 class InformativeBandit:
     """Candidates, one of which pays most, and an arm that pays little but tells which; a pure-JAX `Bandit`.
 
-    Nothing is left to chance but the target, which an episode draws among the candidates 0 to `num_candidates - 1`. The last
-    arm, `num_candidates`, pays (target + 1) / num_candidates. An episode terminates after `num_pulls` pulls. Observations
-    are empty, float32 `[0]`.
+    Nothing is left to chance but the target, which an episode draws among the candidates 0 to `num_candidates - 1`. The
+    last arm, `num_candidates`, pays (target + 1) / num_candidates. An episode terminates after `num_pulls` pulls.
+    Observations are empty, float32 `[0]`.
 
     Args:
       num_candidates: arms of which one is the target, at least 2; there is one more arm.

@@ -1,6 +1,6 @@
-"""The two environment interfaces, the batch that turns one into the other, and both as dm_env's.
+"""Environment interfaces: one episode (`Environment`), and an auto-resetting batch (`BatchedEnvironment`).
 
-A `SingleEnvironment` is one episode's dynamics as pure functions. An `Environment` is a batch that never ends:
+A `Environment` is one episode's dynamics as pure functions. An `BatchedEnvironment` is a batch that never ends:
 
     state, timestep = environment.reset(key)
     while True:
@@ -10,12 +10,12 @@ How an episode of a batch ends. A *terminated* episode (LAST with discount 0) re
 bootstrapped from its last observation, so the timestep carries the reward and discount of the last transition beside
 the first observation of the next episode (step type FIRST). A *truncated* episode (LAST with discount > 0) shows its
 last observation, which returns bootstrap from; the action of the step after is ignored, and that step restarts the
-episode with reward 0 and discount 0. It is no transition: whoever records it gives it mask 0, which is told by the
-timestep before it being LAST.
+episode with reward 0 and discount 0. This step is not a transition and is recorded with mask 0; it follows a LAST
+timestep.
 
-What outlasts an episode. Most environments forget everything when an episode ends. One that is `Lifelong` goes on with
-its lifetime: the task it drew, a clock. `Environment.reset` starts a lifetime, and all `B` copies of a batch start from
-the same one; an episode that ends never does.
+State beyond an episode. Most environments keep nothing when an episode ends. One that is `Lifelong` keeps its
+lifetime's state: the task it drew, a clock. `BatchedEnvironment.reset` starts a lifetime, and all `B` copies of a batch
+start from the same one; an episode that ends never does.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ Animator = Callable[[Sequence[Any], str | os.PathLike], None]
 """Draws an episode, from its states in their order and the path of the animated GIF that it writes."""
 
 
-class SingleEnvironment(Protocol):
+class Environment(Protocol):
     """One episode of a pure-JAX environment; unbatched. It may be `Lifelong` and `Drawable` too."""
 
     def spec(self) -> specs.EnvironmentSpec:
@@ -51,10 +51,11 @@ class SingleEnvironment(Protocol):
 
 
 class Lifelong(Protocol):
-    """What a `SingleEnvironment` may have beside its interface: something in its state that outlasts its episodes.
+    """What a `Environment` may have beside its interface: something in its state that outlasts its episodes.
 
-    Its `reset(key)` starts a lifetime. What that draws once and for all, a task say, is common to the copies of a batch:
-    they start from one `reset`, each by a `restart` of its own. What the copies live through, a clock say, is their own.
+    Its `reset(key)` starts a lifetime. What that draws once and for all, a task say, is common to the copies of a
+    batch: they start from one `reset`, each by a `restart` of its own. What the copies live through, a clock say, is
+      their own.
     """
 
     def restart(self, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
@@ -77,7 +78,7 @@ class Drawable(Protocol):
     """
 
     def animator(self) -> Animator:
-        """Makes what draws; imports the libraries for it, so that nobody else waits for them.
+        """Makes the animator; imports the libraries for it, so that nothing else waits for them.
 
         Raises:
           ValueError: if this environment cannot be drawn after all; the message says why.
@@ -85,7 +86,7 @@ class Drawable(Protocol):
         ...
 
 
-class Environment(Protocol):
+class BatchedEnvironment(Protocol):
     """A batch of `B` environments that restart by themselves (see the module's docstring)."""
 
     @property
@@ -95,7 +96,7 @@ class Environment(Protocol):
 
     @property
     def is_pure(self) -> bool:
-        """Whether the state is all there is to it, so that one that was saved can be gone on from."""
+        """Whether the state is a pytree of arrays, so that a saved one can be restored."""
         ...
 
     def spec(self) -> specs.EnvironmentSpec:
@@ -119,19 +120,19 @@ class Environment(Protocol):
         ...
 
 
-def restart(environment: SingleEnvironment, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
+def restart(environment: Environment, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
     """Starts the next episode: of the lifetime of `state` if the environment is `Lifelong`, else one like any other."""
     return environment.restart(state, key) if hasattr(environment, 'restart') else environment.reset(key)
 
 
-def spec_of(environment: SingleEnvironment) -> specs.EnvironmentSpec:
+def spec_of(environment: Environment) -> specs.EnvironmentSpec:
     """An environment's spec, which may look at concrete values for it; within a traced function too."""
     with jax.ensure_compile_time_eval():
         return environment.spec()
 
 
 @contextlib.contextmanager
-def named_failures(environment: Environment) -> Iterator[None]:
+def named_failures(environment: BatchedEnvironment) -> Iterator[None]:
     """Turns an error of the program that an environment on the host has caused into that environment's own."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""A batch of pure-JAX environments that restart by themselves."""
+"""A batch of pure-JAX environments with auto-reset."""
 
 import functools
 from typing import Any, NamedTuple
@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.axes import choose
+from components.axes import tree_where
 from components.component import PositiveInt, component
 from components.environments.as_dm_env import DmEnvironment
-from components.environments.base import SingleEnvironment, restart, spec_of
+from components.environments.base import Environment, restart, spec_of
 from components.types import Array
 
 
@@ -27,14 +27,15 @@ class Batch:
     """`batch_size` copies of a pure-JAX environment, each restarting when its episode ends.
 
     Args:
-      environment: the single environment; the copies of one that is `Lifelong` share what a lifetime draws at its start.
+      environment: the single environment; the copies of one that is `Lifelong` share what a lifetime draws at its
+        start.
       batch_size: number of copies, `B`.
 
     Raises:
       ValueError: if `batch_size` < 1.
     """
 
-    environment: SingleEnvironment
+    environment: Environment
     batch_size: PositiveInt
 
     def __post_init__(self):
@@ -63,17 +64,17 @@ class Batch:
         restarts = state.truncated | (timestep.last() & (timestep.discount == 0))
 
         def restart_some() -> tuple[Any, dm_env.TimeStep]:
-            # After a truncation the step that was just taken is none: the lifetime goes on from before it.
-            ended = choose(state.truncated, state.environment, stepped)
+            # After a truncation the step that was just taken is none: the lifetime continues from before it.
+            ended = tree_where(state.truncated, state.environment, stepped)
             restart_keys = jax.random.split(keys[-1], self.batch_size)
             fresh, first = jax.vmap(functools.partial(restart, self.environment))(ended, restart_keys)
             shown = timestep._replace(
                 step_type=jnp.where(restarts, first.step_type, timestep.step_type),
                 reward=jnp.where(state.truncated, 0, timestep.reward),
                 discount=jnp.where(state.truncated, 0, timestep.discount),
-                observation=choose(restarts, first.observation, timestep.observation),
+                observation=tree_where(restarts, first.observation, timestep.observation),
             )
-            return choose(restarts, fresh, stepped), shown
+            return tree_where(restarts, fresh, stepped), shown
 
         # Where all episodes are of one length, hardly any step restarts one, and no step draws one for nothing.
         environment, shown = jax.lax.cond(restarts.any(), restart_some, lambda: (stepped, timestep))

@@ -40,7 +40,7 @@ class CatchState(NamedTuple):
 
 @component
 class Catch:
-    """Catch as a pure-JAX `SingleEnvironment`; observations are float32 `[rows, columns]`, 1 at ball and paddle.
+    """Catch as a pure-JAX `Environment`; observations are float32 `[rows, columns]`, 1 at ball and paddle.
 
     Args:
       rows: height of the grid, at least 2.
@@ -70,7 +70,7 @@ class Catch:
         return state, make_timestep(self._observe(state), reward, jnp.where(last, 0, 1), last=last)
 
     def animator(self) -> Animator:
-        from PIL import Image  # Imported here as only who draws should wait for it.
+        from PIL import Image  # Imported here: only drawing needs it.
 
         def draw(state: CatchState) -> Image.Image:
             board = np.zeros((self.rows, self.columns, 3), np.uint8)
@@ -93,7 +93,8 @@ class Catch:
 def look_ahead_return(rows: int, columns: int, num_steps: int) -> float:
     """Mean return of Catch for who moves at random until `num_steps` moves remain, and as well as can be from then on.
 
-    Who learns from trajectories of `num_steps` steps without bootstrapping can do no better, but for what random moves leave.
+    Who learns from trajectories of `num_steps` steps without bootstrapping can do no better, but for what random moves
+    leave.
 
     Args:
       rows: of the grid.

@@ -1,8 +1,9 @@
 """The delayed chain: the first action of an episode alone decides what its last step pays.
 
-Source: Oh et al. (2020) for the binary first action, the terminal reward of +1 or -1, a length that a lifetime draws from
-5 to 30 (short) or 5 to 50 (long), noisy rewards of +1 or -1, and 20 distracting bits. When the noise comes, that the bits
-are drawn anew at every step, and that a lifetime also draws which action is the good one, are this project's choice.
+Source: Oh et al. (2020) for the binary first action, the terminal reward of +1 or -1, a length that a lifetime draws
+from 5 to 30 (short) or 5 to 50 (long), noisy rewards of +1 or -1, and 20 distracting bits. When the noise comes, that
+the bits are redrawn at every step, and that a lifetime also draws which action is the good one, are this project's
+choice.
 """
 
 from typing import NamedTuple
@@ -36,17 +37,17 @@ class DelayedChainState(NamedTuple):
 
 @component
 class DelayedChain:
-    """The delayed chain as a pure-JAX `SingleEnvironment`, `Lifelong`: a lifetime draws its length and its good action.
+    """The delayed chain as a pure-JAX `Environment`, `Lifelong`: a lifetime draws its length and its good action.
 
-    An episode terminates after `length` steps with reward +1 if its first action was the good one, else -1. No other action
-    matters. Observations are float32 `[2 * max_length + num_distractors]`: the entry `first_action * max_length + position`
-    is 1 (none where the episode ends), then the bits, 0 or 1.
+    An episode terminates after `length` steps with reward +1 if its first action was the good one, else -1. No other
+    action matters. Observations are float32 `[2 * max_length + num_distractors]`: the entry `first_action * max_length
+    + position` is 1 (none where the episode ends), then the bits, 0 or 1.
 
     Args:
       min_length: shortest length of an episode in steps, at least 1.
       max_length: longest, `min_length` or more. A lifetime's length is uniform over these and all between.
       noisy_rewards: whether every step but an episode's last pays +1 or -1, with equal probability, instead of 0.
-      num_distractors: bits in an observation that are drawn anew in every step, from the first on, and mean nothing.
+      num_distractors: bits of an observation that are redrawn at every step and carry no information.
 
     Raises:
       ValueError: if a length or `num_distractors` is not as above.

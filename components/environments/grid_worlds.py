@@ -1,9 +1,9 @@
 """Tabular grid worlds: an agent moves over cells and collects objects, which may end the episode and may come back.
 
 Source: Oh et al. (2020); the numbers of `WORLDS` are those of Jackson et al. (2023). So are, in the code of the latter:
-five actions, start and places drawn once for a lifetime, every object there at first, and a one-hot state. That code has
-walls in the last two worlds, 5 objects in place of 7 in `longer`, and 9 x 9 cells; here they are as the paper's table has
-them, without walls. What else is left open (which side of a 7 x 9 grid is which) is this project's choice.
+five actions, start and places drawn once for a lifetime, every object there at first, and a one-hot state. That code
+has walls in the last two worlds, 5 objects in place of 7 in `longer`, and 9 x 9 cells; here they are as the paper's
+table has them, without walls. What else is left open (which side of a 7 x 9 grid is which) is this project's choice.
 """
 
 import dataclasses
@@ -43,22 +43,23 @@ class GridWorldState(NamedTuple):
 
 @component
 class GridWorld:
-    """A grid world as a pure-JAX `SingleEnvironment`, `Lifelong`: start and places are drawn once for a lifetime.
+    """A grid world as a pure-JAX `Environment`, `Lifelong`: start and places are drawn once for a lifetime.
 
-    They are cells of their own, uniformly random. Actions move the agent up, down, left, right or not at all (0 to 4); off
-    the grid is not at all. Entering, or staying in, the cell of an object that is there collects it: the agent gets its
-    reward, the episode terminates with its probability, and the object is gone. An object that is not there comes back to
-    its place with its probability in every step, the one that it is collected in left out; it can be collected from the
-    next step on. All objects are there when an episode starts.
+    They are cells of their own, uniformly random. Actions move the agent up, down, left, right or not at all (0 to 4);
+    off the grid is not at all. Entering, or staying in, the cell of an object that is there collects it: the agent gets
+    its reward, the episode terminates with its probability, and the object is gone. An object that is not there comes
+    back to its place with its probability in every step, the one that it is collected in left out; it can be collected
+    from the next step on. All objects are there when an episode starts.
 
-    Observations are the state as one-hot float32 `[height * width * 2**num_objects]`, so that a linear function of them is
-    a table: the entry of a cell and a subset of objects is `cell + height * width * sum(2**i for each object i there)`.
-    They tell neither the places nor how long the episode still is.
+    Observations are the state as one-hot float32 `[height * width * 2**num_objects]`, so that a linear function of them
+    is a table: the entry of a cell and a subset of objects is `cell + height * width * sum(2**i for each object i
+    there)`. They tell neither the places nor how long the episode still is.
 
     Args:
       height: rows, at least 1.
       width: columns, at least 1; the grid has more cells than objects.
-      objects: a triple for each: reward, probability that collecting it terminates, probability of coming back in a step.
+      objects: a triple for each: reward, probability that collecting it terminates, probability of coming back in a
+        step.
       max_steps: steps after which an episode is truncated (LAST with discount 1) if it has not terminated.
       seed: draws start and places of every lifetime alike: one world, held out say. None: each lifetime draws its own.
 

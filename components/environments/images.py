@@ -1,6 +1,7 @@
 """What environments that are seen as images have in common: the size of a view, its spec, and how episodes are drawn.
 
-Views are float32 in [0, 1], not bytes: torsos take an observation as it is, and one of 0 to 255 would be 255 times too large.
+Views are float32 in [0, 1], not bytes: torsos take an observation as it is, and one of 0 to 255 would be 255 times too
+large.
 """
 
 import os
@@ -29,7 +30,7 @@ def view_animator(view: Callable[[Any], Array]) -> Animator:
     Args:
       view: of a state, as `view_spec` has it.
     """
-    from PIL import Image  # Imported here as only who draws should wait for it.
+    from PIL import Image  # Imported here: only drawing needs it.
 
     view = jax.jit(view)
 

@@ -3,8 +3,8 @@
 Prediction is the usual task: how well does an agent track the values of a fixed policy as they change? `values` has the
 exact ones to compare with.
 
-Source: Xu et al. (2020) for the size, the start, the ends and the period, as remembered: this project's choice where that
-errs. That the left end pays 0 and that a lifetime begins with +1 are this project's choice.
+Source: Xu et al. (2020) for the size, the start, the ends and the period, as remembered: this project's choice where
+that errs. That the left end pays 0 and that a lifetime begins with +1 are this project's choice.
 """
 
 from typing import NamedTuple
@@ -25,25 +25,25 @@ class RandomWalkState(NamedTuple):
 
     Attributes:
       position: state of the walk, from the left, counted from 0; -1 and `num_states` are the ends. int32 scalar.
-      age: environment steps of the lifetime so far, over all its episodes. int32 scalar.
+      num_env_steps: environment steps of the lifetime so far, over all its episodes. int32 scalar.
     """
 
     position: Array
-    age: Array
+    num_env_steps: Array
 
 
 @component
 class RandomWalk:
-    """A random walk as a pure-JAX `SingleEnvironment`, `Lifelong`: its clock runs on over episodes.
+    """A random walk as a pure-JAX `Environment`, `Lifelong`: its clock runs on over episodes.
 
-    An episode starts in the centre (of an even number of states, right of it). Action 0 moves left, 1 right. Leaving the
-    row terminates the episode: on the left with reward 0, on the right with +1 or -1; all other rewards are 0.
+    An episode starts in the centre (of an even number of states, right of it). Action 0 moves left, 1 right. Leaving
+    the row terminates the episode: on the left with reward 0, on the right with +1 or -1; all other rewards are 0.
     Observations are one-hot float32 `[num_states]`, all zeros at the ends, and do not tell the sign.
 
     Args:
       num_states: states between the ends, at least 1.
-      switch_every: environment steps of a lifetime after which the sign of the right end's reward flips, again and again;
-        it is +1 at first. None or 0: never.
+      switch_every: environment steps of a lifetime after which the sign of the right end's reward flips, again and
+        again; it is +1 at first. None or 0: never.
 
     Raises:
       ValueError: if `num_states` < 1 or `switch_every` < 0.
@@ -66,7 +66,7 @@ class RandomWalk:
 
     def restart(self, state: RandomWalkState, key: Array) -> tuple[RandomWalkState, dm_env.TimeStep]:
         del key
-        return self._start(state.age)
+        return self._start(state.num_env_steps)
 
     def step(self, state: RandomWalkState, action: Array, key: Array) -> tuple[RandomWalkState, dm_env.TimeStep]:
         del key  # All chance is the policy's.
@@ -74,14 +74,14 @@ class RandomWalk:
         right = position == self.num_states
         last = (position < 0) | right
         reward = jnp.where(right, self.sign(state), 0)
-        state = RandomWalkState(position, state.age + 1)
+        state = RandomWalkState(position, state.num_env_steps + 1)
         return state, make_timestep(self._observe(position), reward, jnp.where(last, 0, 1), last=last)
 
     def sign(self, state: RandomWalkState) -> Array:
         """What the right end pays to a transition from a state: +1 or -1, in the shape of its leaves."""
         if not self.switch_every:
-            return jnp.ones_like(state.age, jnp.float32)
-        return jnp.where(state.age // self.switch_every % 2 == 0, 1.0, -1.0)
+            return jnp.ones_like(state.num_env_steps, jnp.float32)
+        return jnp.where(state.num_env_steps // self.switch_every % 2 == 0, 1.0, -1.0)
 
     def values(self, state: RandomWalkState, probability_right: Array | float = 0.5, discount: float = 1.0) -> Array:
         """Exact values of a policy, as if the sign of the right end's reward stayed what it is in `state`.
@@ -101,9 +101,9 @@ class RandomWalk:
         values = jnp.linalg.solve(jnp.eye(self.num_states) - discount * transitions, rewards)
         return self.sign(state)[..., None] * values
 
-    def _start(self, age: Array) -> tuple[RandomWalkState, dm_env.TimeStep]:
+    def _start(self, num_env_steps: Array) -> tuple[RandomWalkState, dm_env.TimeStep]:
         position = jnp.int32(self.num_states // 2)
-        return RandomWalkState(position, age), make_timestep(self._observe(position), first=True)
+        return RandomWalkState(position, num_env_steps), make_timestep(self._observe(position), first=True)
 
     def _observe(self, position: Array) -> Array:
         return jax.nn.one_hot(position, self.num_states, dtype=jnp.float32)

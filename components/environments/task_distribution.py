@@ -11,7 +11,7 @@ import numpy as np
 from acme import specs
 
 from components.component import component
-from components.environments.base import SingleEnvironment, restart, spec_of
+from components.environments.base import Environment, restart, spec_of
 from components.types import Array
 
 
@@ -29,24 +29,24 @@ class TaskDistributionState(NamedTuple):
 
 @component
 class TaskDistribution:
-    """Several environments as one pure-JAX `SingleEnvironment`, `Lifelong`: a lifetime draws one, uniformly.
+    """Several environments as one pure-JAX `Environment`, `Lifelong`: a lifetime draws one, uniformly.
 
-    Agents of one program can so live in different worlds. What the drawn environment itself draws for a lifetime outlasts
-    episodes too, and is common to a batch.
+    Agents of one program can so live in different worlds. What the drawn environment itself draws for a lifetime
+    outlasts episodes too, and is common to a batch.
 
-    Observations are padded with zeros at the end of each axis to the largest, `[max of the environments' sizes, ...]`. There
-    are as many actions as any environment has; in one with `n` of them, action `a` is its action `a % n`. Under `vmap`
-    every environment is computed in every step, whichever is drawn.
+    Observations are padded with zeros at the end of each axis to the largest, `[max of the environments' sizes, ...]`.
+    There are as many actions as any environment has; in one with `n` of them, action `a` is its action `a % n`. Under
+    `vmap` every environment is computed in every step, whichever is drawn.
 
     Args:
-      environments: at least one, the observations of each one array, with as many axes and of the same dtype in all. One
-        that is listed twice is drawn twice as often.
+      environments: at least one, the observations of each one array, with as many axes and of the same dtype in all.
+        One that is listed twice is drawn twice as often.
 
     Raises:
       ValueError: if there is none, an observation is not one array, or axes or dtypes differ.
     """
 
-    environments: Sequence[SingleEnvironment]
+    environments: Sequence[Environment]
 
     def __post_init__(self):
         if not self.environments:
@@ -86,7 +86,9 @@ class TaskDistribution:
     def _apply(
         self, state: TaskDistributionState, function: Callable[[int, Any], tuple[Any, dm_env.TimeStep]]
     ) -> tuple[TaskDistributionState, dm_env.TimeStep]:
-        """What a function of an environment's number and state returns for the lifetime's one, the others left alone."""
+        """What a function of an environment's number and state returns for the lifetime's one, the others left
+        alone.
+        """
 
         def branch(i: int, states: tuple[Any, ...]):
             own, timestep = function(i, states[i])

@@ -3,9 +3,9 @@
 Who knows how choices lead to places, and learns which place pays, chooses otherwise after a rare transition than who
 repeats what was rewarded: the probabilities of repeating a choice tell one from the other.
 
-Source: Wang et al. (2016) for the two stages and their probabilities, with a paying place that an episode keeps; Wang et
-al. (2018) for one that switches (probability 0.025, 100 trials, common transitions with 0.8). That the paying place may
-switch before every trial but the first is this project's choice.
+Source: Wang et al. (2016) for the two stages and their probabilities, with a paying place that an episode keeps; Wang
+et al. (2018) for one that switches (probability 0.025, 100 trials, common transitions with 0.8). That the paying place
+may switch before every trial but the first is this project's choice.
 """
 
 from typing import Annotated, NamedTuple
@@ -39,12 +39,12 @@ class TwoStepState(NamedTuple):
 
 @component
 class TwoStep:
-    """The two-step task as a pure-JAX `SingleEnvironment`: every episode draws which place pays.
+    """The two-step task as a pure-JAX `Environment`: every episode draws which place pays.
 
-    A trial is two steps. The first action, 0 or 1, leads to place 1 or 2: commonly to `action + 1`, else to the other one,
-    with reward 0. The second action means nothing: it pays 1 with a probability that depends on the place, else 0, and leads
-    back. The episode terminates after `num_trials` trials. Observations are one-hot float32 `[3]`: which place it is, 0
-    being the first stage.
+    A trial is two steps. The first action, 0 or 1, leads to place 1 or 2: commonly to `action + 1`, else to the other
+    one, with reward 0. The second action means nothing: it pays 1 with a probability that depends on the place, else 0,
+    and leads back. The episode terminates after `num_trials` trials. Observations are one-hot float32 `[3]`: which
+    place it is, 0 being the first stage.
 
     Args:
       num_trials: of an episode, at least 1.

@@ -12,7 +12,7 @@ import numpy as np
 from acme import specs
 
 from components.component import PositiveInt, component
-from components.environments.base import Animator, SingleEnvironment, animator_of, restart, spec_of
+from components.environments.base import Animator, Environment, animator_of, restart, spec_of
 from components.types import Array
 
 
@@ -22,20 +22,22 @@ class DelayedRewardState(NamedTuple):
     Attributes:
       environment: state of the environment itself.
       num_steps: since rewards were last paid, or the episode started. int32 scalar.
-      owed: rewards of these steps, added up. Scalar.
+      pending_reward: sum of the rewards of these steps. Scalar.
     """
 
     environment: Any
     num_steps: Array
-    owed: Array
+    pending_reward: Array
 
 
 @component
 class DelayedReward:
-    """Another environment whose rewards are held back, and paid as a sum every `delay` steps of an episode and at its end.
+    """Another environment whose rewards are held back, and paid as a sum every `delay` steps of an episode and at its
+    end.
 
-    Returns of whole episodes without discount stay what they are. Observations do too: they do not tell when it pays next. What
-    outlasts the episodes of an environment that is `Lifelong` still does, and one that is `Drawable` still is.
+    Returns of whole episodes without discount stay what they are. Observations do too: they do not tell when it pays
+    next. What outlasts the episodes of an environment that is `Lifelong` still does, and one that is `Drawable` still
+    is.
 
     Args:
       environment: the other one.
@@ -47,7 +49,7 @@ class DelayedReward:
     Source: Zheng et al. (2018), section 4, the MuJoCo tasks with a delay of 20.
     """
 
-    environment: SingleEnvironment
+    environment: Environment
     delay: PositiveInt = 20
 
     def __post_init__(self):
@@ -63,24 +65,24 @@ class DelayedReward:
         return spec._replace(rewards=specs.Array(rewards.shape, rewards.dtype, rewards.name))
 
     def reset(self, key: Array) -> tuple[DelayedRewardState, dm_env.TimeStep]:
-        return _owing_nothing(*self.environment.reset(key))
+        return _initial(*self.environment.reset(key))
 
     def restart(self, state: DelayedRewardState, key: Array) -> tuple[DelayedRewardState, dm_env.TimeStep]:
-        return _owing_nothing(*restart(self.environment, state.environment, key))
+        return _initial(*restart(self.environment, state.environment, key))
 
     def step(self, state: DelayedRewardState, action: Array, key: Array) -> tuple[DelayedRewardState, dm_env.TimeStep]:
         own, timestep = self.environment.step(state.environment, action, key)
-        num_steps, owed = state.num_steps + 1, state.owed + timestep.reward
+        num_steps, pending_reward = state.num_steps + 1, state.pending_reward + timestep.reward
         pays = (num_steps == self.delay) | timestep.last()
-        state = DelayedRewardState(own, jnp.where(pays, 0, num_steps), jnp.where(pays, 0, owed))
-        return state, timestep._replace(reward=jnp.where(pays, owed, 0))
+        state = DelayedRewardState(own, jnp.where(pays, 0, num_steps), jnp.where(pays, 0, pending_reward))
+        return state, timestep._replace(reward=jnp.where(pays, pending_reward, 0))
 
     def animator(self) -> Animator:
         animate = animator_of(self.environment)
         return lambda states, path: animate([state.environment for state in states], path)
 
 
-def _owing_nothing(own: Any, timestep: dm_env.TimeStep) -> tuple[DelayedRewardState, dm_env.TimeStep]:
+def _initial(own: Any, timestep: dm_env.TimeStep) -> tuple[DelayedRewardState, dm_env.TimeStep]:
     return DelayedRewardState(own, jnp.int32(0), jnp.zeros_like(timestep.reward)), timestep
 
 
@@ -99,22 +101,22 @@ class MemoryState(NamedTuple):
 class _Memory(abc.ABC):
     """An environment whose observations have one more entry, beside those of another environment.
 
-    If observations of the other are a mapping, it gets the entry; anything else becomes the entry `observation`. What the other one
-    draws for a lifetime, and its way to draw itself, stay.
+    If observations of the other are a mapping, it gets the entry; anything else becomes the entry `observation`. What
+    the other one draws for a lifetime, and its way to draw itself, stay.
     """
 
-    environment: SingleEnvironment
+    environment: Environment
     name: str
 
     @abc.abstractmethod
-    def shown(self) -> specs.Array:
+    def entry_spec(self) -> specs.Array:
         """Spec of the entry."""
 
     @abc.abstractmethod
-    def remember(self, memory: Array, action: Array, reward: Array) -> Array:
-        """What is remembered after a step; zeros are before the first."""
+    def next_memory(self, memory: Array, action: Array, reward: Array) -> Array:
+        """Memory after a step; zeros before the first."""
 
-    def show(self, memory: Array) -> Array:
+    def entry(self, memory: Array) -> Array:
         """The entry."""
         return memory
 
@@ -123,7 +125,7 @@ class _Memory(abc.ABC):
         entries = _entries(spec.observations)
         if self.name in entries:
             raise ValueError(f'{type(self).__name__}: observations have an entry {self.name!r} already')
-        return spec._replace(observations={**entries, self.name: self.shown()})
+        return spec._replace(observations={**entries, self.name: self.entry_spec()})
 
     def reset(self, key: Array) -> tuple[MemoryState, dm_env.TimeStep]:
         return self._start(*self.environment.reset(key))
@@ -133,19 +135,19 @@ class _Memory(abc.ABC):
 
     def step(self, state: MemoryState, action: Array, key: Array) -> tuple[MemoryState, dm_env.TimeStep]:
         own, timestep = self.environment.step(state.environment, action, key)
-        return self._with_entry(MemoryState(own, self.remember(state.memory, action, timestep.reward)), timestep)
+        return self._with_entry(MemoryState(own, self.next_memory(state.memory, action, timestep.reward)), timestep)
 
     def animator(self) -> Animator:
         animate = animator_of(self.environment)
         return lambda states, path: animate([state.environment for state in states], path)
 
     def _start(self, own: Any, timestep: dm_env.TimeStep) -> tuple[MemoryState, dm_env.TimeStep]:
-        spec = self.shown()
+        spec = self.entry_spec()
         return self._with_entry(MemoryState(own, jnp.zeros(spec.shape, spec.dtype)), timestep)
 
     def _with_entry(self, state: MemoryState, timestep: dm_env.TimeStep) -> tuple[MemoryState, dm_env.TimeStep]:
         entries = _entries(timestep.observation)
-        return state, timestep._replace(observation={**entries, self.name: self.show(state.memory)})
+        return state, timestep._replace(observation={**entries, self.name: self.entry(state.memory)})
 
 
 @component
@@ -160,13 +162,13 @@ class PreviousAction(_Memory):
     Source: Wang et al. (2016), section 2; Duan et al. (2016).
     """
 
-    environment: SingleEnvironment
+    environment: Environment
     name = 'previous_action'
 
-    def shown(self) -> specs.Array:
+    def entry_spec(self) -> specs.Array:
         return specs.BoundedArray((spec_of(self.environment).actions.num_values,), np.float32, 0.0, 1.0, self.name)
 
-    def remember(self, memory: Array, action: Array, reward: Array) -> Array:
+    def next_memory(self, memory: Array, action: Array, reward: Array) -> Array:
         return jax.nn.one_hot(action, memory.shape[0], dtype=memory.dtype)
 
 
@@ -174,7 +176,8 @@ class PreviousAction(_Memory):
 class PreviousReward(_Memory):
     """Another environment that also shows the reward before: entry `previous_reward`, float32 `[1]`, or `[N]` one-hot.
 
-    It is zeros where an episode starts. Without it nothing tells an agent with fixed weights what its actions are worth.
+    It is zeros where an episode starts. Without it nothing tells an agent with fixed weights what its actions are
+    worth.
 
     Args:
       environment: the other one.
@@ -186,7 +189,7 @@ class PreviousReward(_Memory):
     Source: Wang et al. (2016), section 2, one-hot in their section 3.1.4.
     """
 
-    environment: SingleEnvironment
+    environment: Environment
     values: Sequence[float] | None = None
     name = 'previous_reward'
 
@@ -194,10 +197,10 @@ class PreviousReward(_Memory):
         if self.values is not None and not len(self.values):
             raise ValueError('PreviousReward.values is empty; None shows the reward as a number')
 
-    def shown(self) -> specs.Array:
+    def entry_spec(self) -> specs.Array:
         return specs.Array((len(self.values or [0]),), np.float32, self.name)
 
-    def remember(self, memory: Array, action: Array, reward: Array) -> Array:
+    def next_memory(self, memory: Array, action: Array, reward: Array) -> Array:
         if self.values is None:
             return reward[None].astype(memory.dtype)
         nearest = jnp.argmin(jnp.abs(reward - jnp.asarray(self.values)))
@@ -218,28 +221,28 @@ class TimeInEpisode(_Memory):
     Source: Wang et al. (2016), section 2; the unit is this project's choice.
     """
 
-    environment: SingleEnvironment
+    environment: Environment
     num_steps: PositiveInt = 100
     name = 'time'
 
-    def shown(self) -> specs.Array:
+    def entry_spec(self) -> specs.Array:
         return specs.Array((1,), np.float32, self.name)
 
-    def remember(self, memory: Array, action: Array, reward: Array) -> Array:
+    def next_memory(self, memory: Array, action: Array, reward: Array) -> Array:
         return memory + 1
 
-    def show(self, memory: Array) -> Array:
+    def entry(self, memory: Array) -> Array:
         return memory / self.num_steps
 
 
-def layers(environment: SingleEnvironment) -> Iterator[SingleEnvironment]:
+def layers(environment: Environment) -> Iterator[Environment]:
     """A wrapped environment and those inside of it, from the outside in."""
     yield environment
     if isinstance(environment, DelayedReward | _Memory):
         yield from layers(environment.environment)
 
 
-def unwrapped(environment: SingleEnvironment, state: Any) -> tuple[SingleEnvironment, Any]:
+def unwrapped(environment: Environment, state: Any) -> tuple[Environment, Any]:
     """The innermost of wrapped environments, and its part of a state, of one environment or of a batch."""
     *around, innermost = layers(environment)
     for _ in around:
@@ -247,7 +250,7 @@ def unwrapped(environment: SingleEnvironment, state: Any) -> tuple[SingleEnviron
     return innermost, state
 
 
-def with_innermost(environment: SingleEnvironment, innermost: SingleEnvironment) -> SingleEnvironment:
+def with_innermost(environment: Environment, innermost: Environment) -> Environment:
     """The same wrappers around another environment."""
     if isinstance(environment, DelayedReward | _Memory):
         inside: Any = with_innermost(environment.environment, innermost)

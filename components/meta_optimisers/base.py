@@ -56,13 +56,13 @@ class MetaOptimiser(Protocol):
         """Advances every agent by `num_updates` updates, and the meta-parameters by one."""
         ...
 
-    def forget(self, meta_opt_state: Any, fresh: Any, is_new: Array) -> Any:
-        """The state, with what is kept of lifetimes that begin anew as in a fresh one.
+    def reset_lifetimes(self, meta_opt_state: Any, initial: Any, is_reset: Array) -> Any:
+        """Resets the per-lifetime state where `is_reset`.
 
         Args:
-          meta_opt_state: as it is.
-          fresh: as `init` returns it for new agents.
-          is_new: which lifetimes begin, bool `[L]`.
+          meta_opt_state: the current state.
+          initial: state that `init` returns for new agents.
+          is_reset: lifetimes that have just been replaced by new agents, bool `[L]`.
         """
         ...
 
@@ -100,7 +100,7 @@ class Fixed:
         del meta_params, agents
         return ()
 
-    def forget(self, meta_opt_state: Any, fresh: Any, is_new: Array) -> Any:
+    def reset_lifetimes(self, meta_opt_state: Any, initial: Any, is_reset: Array) -> Any:
         return ()
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:

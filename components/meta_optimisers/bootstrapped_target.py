@@ -1,4 +1,4 @@
-"""Bootstrapped meta-gradients: updates that come closer to where more updates would have led."""
+"""Bootstrapped meta-gradients: the outer loss is the distance to a target that has learned for more updates."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from components.component import NonNegative, PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, scan_updates
 from components.meta_optimisers import outer_update
 from components.meta_optimisers.base import LearnerState, check_meta_params
-from components.meta_optimisers.gradient_estimators.base import Differentiation, Estimate, Lifetime
+from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator, UnrollResult
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.regularisers import Regulariser, check_regularisers
 from components.metrics import mean_over_axis
-from components.objectives.base import Objective, masked_mean, merge_heads, weigh
+from components.objectives.base import Objective, masked_mean, merge_heads, weighted_or_zero
 from components.optimisers import Optimiser, check_complete, check_descends
-from components.replay import Recording
+from components.replay import Replay
 from components.types import Array, MetaParams, Metrics, OptState, Outputs, Params, Trajectory
 from components.update_rule import UpdateRule
 
@@ -32,13 +32,13 @@ class Bootstrapped:
         K times:      params <- update(params, trajectory, meta_params);  trajectory <- act(params)
         target      = params
         L - 1 times:  target <- update(target, trajectory, meta_params);  trajectory <- act(target)
-        agent goes on from here;  target <- outer_update(target, trajectory)
+        agent continues from here;  target <- outer_update(target, trajectory)
         loss        = policy_cost KL(pi_target || pi_params) + value_cost (v_target - v_params)^2
         meta_params <- optimiser(d loss / d meta_params)
 
-    The two are compared on the trajectory that was acted after the first `K` updates. No gradient flows through the target.
-    All trajectories are learned from: the agent goes on from the last of its own updates, so that a step advances it by
-    `K + L - 1` of them and costs no further environment steps.
+    The two are compared on the trajectory that was acted after the first `K` updates. No gradient flows through the
+    target. All trajectories are learned from: the agent continues from the last of its own updates, so that a step
+    advances it by `K + L - 1` of them and costs no further environment steps.
 
     Args:
       objective: the outer objective, which the last update of the target descends.
@@ -50,13 +50,13 @@ class Bootstrapped:
       value_cost: weight of the squared difference between values.
       policy_head: output that holds the policy's logits, `[A]`.
       value_head: output that holds the values, scalar.
-      differentiation: how the derivative is taken.
+      gradient_estimator: how the derivative is taken.
       regularisers: penalties of the meta-parameters beside the distance, by the name that they are logged under.
 
     Raises:
       ValueError: if `num_inner_steps` or `num_target_steps` < 1, or both costs are 0.
 
-    Source: Flennerhag et al. (2022), section 4. That the agent goes on from the target's last learned update is this
+    Source: Flennerhag et al. (2022), section 4. That the agent continues from the target's last learned update is this
       project's choice.
     """
 
@@ -69,7 +69,7 @@ class Bootstrapped:
     value_cost: NonNegative = 0.0
     policy_head: str = 'logits'
     value_head: str = 'value'
-    differentiation: Differentiation = Mixed()
+    gradient_estimator: GradientEstimator = Mixed()
     regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -86,7 +86,7 @@ class Bootstrapped:
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_meta_params(self, meta_params)
-        self.differentiation.check(update_rule, params, meta_params, num_lifetimes)
+        self.gradient_estimator.check(update_rule, params, meta_params, num_lifetimes)
         check_complete(self.optimiser, meta_params, 'Bootstrapped.optimiser')
         check_descends(self.target_optimiser, params, 'Bootstrapped.target_optimiser: Optimiser.transform')
         check_regularisers(self.regularisers, update_rule)
@@ -94,27 +94,29 @@ class Bootstrapped:
     def init(self, meta_params: MetaParams, agents: AgentState) -> outer_update.MetaOptState:
         return outer_update.init(self.optimiser, meta_params, jax.vmap(self.target_optimiser.init)(agents.params))
 
-    def forget(self, meta_opt_state: outer_update.MetaOptState, fresh: outer_update.MetaOptState, is_new: Array):
-        return outer_update.forget(meta_opt_state, fresh, is_new)
+    def reset_lifetimes(
+        self, meta_opt_state: outer_update.MetaOptState, initial: outer_update.MetaOptState, is_reset: Array
+    ):
+        return outer_update.reset_lifetimes(meta_opt_state, initial, is_reset)
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
         def estimate(agent: AgentState, target_opt_state: OptState) -> Estimate:
-            def lifetime_loss(meta_params, agent, inner_loop, targets=None):
-                return self.lifetime_loss(meta_params, agent, inner_loop, targets, target_opt_state)
+            def outer_loss(meta_params, agent, inner_loop, targets=None):
+                return self.outer_loss(meta_params, agent, inner_loop, targets, target_opt_state)
 
-            return self.differentiation(lifetime_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
+            return self.gradient_estimator(outer_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
 
-        return outer_update.descend(estimate, self.optimiser, state, inner_loop, self.regularisers)
+        return outer_update.outer_update(estimate, self.optimiser, state, inner_loop, self.regularisers)
 
-    def lifetime_loss(
+    def outer_loss(
         self,
         meta_params: MetaParams,
         agent: AgentState,
         inner_loop: InnerLoop,
         targets: '_Target | None' = None,
         target_opt_state: OptState = None,
-    ) -> tuple[Array, Lifetime]:
-        """The distance of one agent after `K` updates to its target; a `LifetimeLoss`.
+    ) -> tuple[Array, UnrollResult]:
+        """The distance of one agent after `K` updates to its target; an `OuterLoss`.
 
         Args:
           meta_params: to learn with, one for each of the `K` updates, leaves `[K, ...]`.
@@ -152,13 +154,13 @@ class Bootstrapped:
         mask = student.trajectory.mask
         policy = masked_mean(outer_update.kl_divergence(targets.logits, outputs.logits), mask)
         value = masked_mean(jnp.square(targets.value - outputs.value), mask)
-        loss = weigh(self.policy_cost, policy) + weigh(self.value_cost, value)
+        loss = weighted_or_zero(self.policy_cost, policy) + weighted_or_zero(self.value_cost, value)
         metrics.logs.update(
             {'outer_loss/total': loss, 'outer_loss/policy': policy, 'outer_loss/value': value}
             | {name.replace('loss/', 'target_loss/', 1): x for name, x in logs.items()}
         )
-        memory = jax.lax.stop_gradient(target_opt_state)
-        return loss, Lifetime(agent, metrics, targets, Recording(acted), memory)
+        lifetime_state = jax.lax.stop_gradient(target_opt_state)
+        return loss, UnrollResult(agent, metrics, targets, Replay(acted), lifetime_state)
 
     def _predictions(self, outputs: Outputs) -> '_Target':
         logits = outputs[self.policy_head][:-1]

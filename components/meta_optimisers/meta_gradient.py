@@ -13,16 +13,16 @@ from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, scan_updates
 from components.meta_optimisers import outer_update
 from components.meta_optimisers.base import LearnerState, check_meta_params
-from components.meta_optimisers.gradient_estimators.base import Differentiation, Estimate, Lifetime
+from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator, UnrollResult
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
-from components.meta_optimisers.overlapping import Window, empty_window, push, relive
+from components.meta_optimisers.overlapping import Window, empty_window, push, replay_window
 from components.meta_optimisers.regularisers import Regulariser, check_regularisers
 from components.meta_optimisers.step_weights import LastStep, StepWeights
-from components.meta_optimisers.validation_data import NextTrajectory, Validation
+from components.meta_optimisers.validation_data import NextTrajectory, OuterData
 from components.metrics import mean_over_axis
 from components.objectives.base import Objective, masked_mean
 from components.optimisers import check_complete
-from components.replay import Recording
+from components.replay import Replay
 from components.types import Array, MetaParams, Metrics, Params, Targets, Trajectory
 from components.update_rule import UpdateRule
 
@@ -37,46 +37,46 @@ class MetaGradient:
             loss_k      = outer_loss(params, validation)
         meta_params    <- optimiser(d sum_k w_k loss_k / d meta_params)
 
-    Where only w_K is not 0, as by default, only loss_K is computed. Trajectories are constants: how meta-parameters change
-    later data by changing the policy that draws it is left out, as in all of this literature. In the outer loss, too,
-    targets are held fixed.
+    Where only w_K is not 0, as by default, only loss_K is computed. Trajectories are constants: how meta-parameters
+    change later data by changing the policy that draws it is left out, as in all of this literature. In the outer loss,
+    too, targets are held fixed.
 
     Args:
       objective: the outer objective.
       optimiser: of the meta-parameters, learning rate included: `optax.adam(...)`, or a `chain`.
       num_inner_steps: `K`.
       step_weights: w_1 to w_K.
-      validation: which trajectory the outer objective is evaluated on; by default the one that the next update learns from,
-        so that a meta-gradient costs no environment steps.
-      differentiation: how the derivative is taken.
+      outer_data: which trajectory the outer objective is evaluated on; by default the one that the next update learns
+        from, so that a meta-gradient costs no environment steps.
+      gradient_estimator: how the derivative is taken.
       regularisers: penalties of the meta-parameters beside the outer loss, by the name that they are logged under.
       overlapping: moves the meta-parameters after every update, along the meta-gradient through the latest `K` of them,
-        which are taken anew with the present meta-parameters from where the first of them started, on the trajectories
-        that there were. It costs `K` times the updates. Until there have been `K`, through as many as there are.
+        replayed with the present meta-parameters from the start of the first of them, on the same
+        trajectories. It costs `K` times the updates. Until there have been `K`, through as many as there are.
 
     Raises:
-      ValueError: if `num_inner_steps` < 1, if `step_weights` has no weights for that `K`, or if overlapping updates are to
-        be judged on trajectories of their own.
+      ValueError: if `num_inner_steps` < 1, if `step_weights` has no weights for that `K`, or if overlapping updates are
+        to be judged on trajectories of their own.
 
-    Source: Xu et al. (2018), with several inner steps as in Xu et al. (2020). Mixtures of numbers of inner steps are this
-      project's definition, after Bonnet et al. (2021), who do not give theirs; so is the overlapping schedule.
+    Source: Xu et al. (2018), with several inner steps as in Xu et al. (2020). Mixtures of numbers of inner steps are
+      this project's definition, after Bonnet et al. (2021), who do not give theirs; so is the overlapping schedule.
     """
 
     objective: Objective
     optimiser: optax.GradientTransformation
     num_inner_steps: PositiveInt = 1
     step_weights: StepWeights = LastStep()
-    validation: Validation = NextTrajectory()
-    differentiation: Differentiation = Mixed()
+    outer_data: OuterData = NextTrajectory()
+    gradient_estimator: GradientEstimator = Mixed()
     overlapping: bool = False
     regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         self.step_weights(self.num_inner_steps)
-        if self.overlapping and self.validation.acts:
+        if self.overlapping and self.outer_data.draws_fresh_data:
             raise ValueError(
-                'MetaGradient.overlapping judges updates on trajectories of training: choose the validation '
-                f'NextTrajectory or TrainingTrajectory, not {type(self.validation).__name__}'
+                'MetaGradient.overlapping evaluates the outer loss on training trajectories: choose the outer_data '
+                f'NextTrajectory or TrainingTrajectory, not {type(self.outer_data).__name__}'
             )
 
     @property
@@ -88,7 +88,7 @@ class MetaGradient:
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_meta_params(self, meta_params)
-        self.differentiation.check(update_rule, params, meta_params, num_lifetimes)
+        self.gradient_estimator.check(update_rule, params, meta_params, num_lifetimes)
         check_complete(self.optimiser, meta_params, 'MetaGradient.optimiser')
         check_regularisers(self.regularisers, update_rule)
 
@@ -96,28 +96,30 @@ class MetaGradient:
         window = jax.vmap(lambda agent: empty_window(agent, self.num_inner_steps))(agents) if self.overlapping else ()
         return outer_update.init(self.optimiser, meta_params, window)
 
-    def forget(self, meta_opt_state: outer_update.MetaOptState, fresh: outer_update.MetaOptState, is_new: Array):
-        return outer_update.forget(meta_opt_state, fresh, is_new)
+    def reset_lifetimes(
+        self, meta_opt_state: outer_update.MetaOptState, initial: outer_update.MetaOptState, is_reset: Array
+    ):
+        return outer_update.reset_lifetimes(meta_opt_state, initial, is_reset)
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
         def estimate(agent: AgentState, window: Any) -> Estimate:
             if self.overlapping:
                 return self._estimate_from(window, state.meta_params, agent, inner_loop)
-            return self.differentiation(self.lifetime_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
+            return self.gradient_estimator(self.outer_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
 
-        return outer_update.descend(estimate, self.optimiser, state, inner_loop, self.regularisers)
+        return outer_update.outer_update(estimate, self.optimiser, state, inner_loop, self.regularisers)
 
-    def lifetime_loss(
+    def outer_loss(
         self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, targets: Targets = None
-    ) -> tuple[Array, Lifetime]:
-        """The weighted outer losses of one agent in the course of `K` updates; a `LifetimeLoss`."""
-        losses, lifetime = self.lifetime_losses(meta_params, agent, inner_loop, targets)
+    ) -> tuple[Array, UnrollResult]:
+        """The weighted outer losses of one agent in the course of `K` updates; an `OuterLoss`."""
+        losses, result = self.outer_losses(meta_params, agent, inner_loop, targets)
         weights = jnp.asarray(self.step_weights(self.num_inner_steps), losses.dtype)
-        return weights[-losses.shape[0] :] @ losses, lifetime
+        return weights[-losses.shape[0] :] @ losses, result
 
-    def lifetime_losses(
+    def outer_losses(
         self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, targets: Targets = None
-    ) -> tuple[Array, Lifetime]:
+    ) -> tuple[Array, UnrollResult]:
         """The outer losses of one agent after each of `K` updates, `[K]`, or after the last, `[1]`, if no other counts.
 
         Args:
@@ -129,44 +131,46 @@ class MetaGradient:
         Gradients: with respect to `meta_params`, through every update.
         """
         weights = self.step_weights(self.num_inner_steps)
-        judge_all = bool(weights[:-1].any())
+        every_step = bool(weights[:-1].any())
 
         def update(carry: tuple[AgentState, Trajectory], xs: tuple[MetaParams, Targets]):
             (before, _), (meta_params, targets) = carry, xs
             agent, metrics = inner_loop.advance(meta_params, before)
-            acted, judged = agent.trajectory, None
-            if judge_all:
-                agent, metrics, judged = self._judge(agent, before.trajectory, metrics, inner_loop, targets)
-            return (agent, before.trajectory), (metrics, acted, judged)
+            acted, evaluated = agent.trajectory, None
+            if every_step:
+                agent, metrics, evaluated = self._evaluate(agent, before.trajectory, metrics, inner_loop, targets)
+            return (agent, before.trajectory), (metrics, acted, evaluated)
 
-        xs = meta_params, targets if judge_all else None
-        (agent, learned_from), (metrics, acted, judged) = scan_updates(
+        xs = meta_params, targets if every_step else None
+        (agent, training_trajectory), (metrics, acted, evaluated) = scan_updates(
             inner_loop, update, (agent, agent.trajectory), xs, self.num_inner_steps
         )
         metrics = mean_over_axis(metrics)
-        if not judge_all:
-            agent, metrics, judged = self._judge(agent, learned_from, metrics, inner_loop, targets)
-            judged = jax.tree.map(lambda x: x[None], judged._replace(targets=None))._replace(targets=judged.targets)
+        if not every_step:
+            agent, metrics, evaluated = self._evaluate(agent, training_trajectory, metrics, inner_loop, targets)
+            evaluated = jax.tree.map(lambda x: x[None], evaluated._replace(targets=None))._replace(
+                targets=evaluated.targets
+            )
         else:
             for k, weight in enumerate(weights):
-                metrics.logs[f'step_weight/{k + 1}'] = jnp.asarray(weight, judged.loss.dtype)
-                metrics.logs[f'outer_loss/step_{k + 1}'] = judged.loss[k]
-        return judged.loss, Lifetime(agent, metrics, judged.targets, Recording(acted, judged.acted))
+                metrics.logs[f'step_weight/{k + 1}'] = jnp.asarray(weight, evaluated.loss.dtype)
+                metrics.logs[f'outer_loss/step_{k + 1}'] = evaluated.loss[k]
+        return evaluated.loss, UnrollResult(agent, metrics, evaluated.targets, Replay(acted, evaluated.acted))
 
-    def _judge(
+    def _evaluate(
         self,
         agent: AgentState,
-        learned_from: Trajectory,
+        training_trajectory: Trajectory,
         metrics: Metrics,
         inner_loop: InnerLoop,
         fixed: Targets,
-    ) -> tuple[AgentState, Metrics, '_Judged']:
-        """The outer loss of an agent as it is, with what it adds to the metrics."""
-        agent, trajectory, num_steps = self.validation.trajectory(learned_from, agent, inner_loop)
+    ) -> tuple[AgentState, Metrics, '_OuterLossResult']:
+        """Outer loss of an agent at its present weights; adds its logs to the metrics."""
+        agent, trajectory, num_steps = self.outer_data.trajectory(training_trajectory, agent, inner_loop)
         outputs = inner_loop.network.outputs(agent.params, trajectory)
         if fixed is None:
             now = jax.lax.stop_gradient(outputs)
-            fixed = self.objective.targets(now, trajectory), self.validation.weights(now, trajectory, inner_loop)
+            fixed = self.objective.targets(now, trajectory), self.outer_data.weights(now, trajectory, inner_loop)
         targets, weights = fixed
         losses, parts = self.objective.loss(outputs, targets, trajectory)
         loss = masked_mean(weights * losses, trajectory.mask)
@@ -175,25 +179,25 @@ class MetaGradient:
             logs={**metrics.logs, 'outer_loss/total': loss, **logs},
             num_validation_steps=metrics.num_validation_steps + num_steps,
         )
-        return agent, metrics, _Judged(loss, fixed, trajectory if self.validation.acts else None)
+        return agent, metrics, _OuterLossResult(loss, fixed, trajectory if self.outer_data.draws_fresh_data else None)
 
     def _estimate_from(
         self, window: 'Window', meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop
     ) -> Estimate:
-        """Advances an agent by one update, and differentiates through those in the window, this one included."""
+        """Advances an agent by one update, and differentiates through the updates of the window, this one included."""
         now, metrics = inner_loop.advance(meta_params, agent)
         window = push(window, agent)
-        again, start = relive(window, now.trajectory, agent, inner_loop)
-        estimate = self.differentiation(self.lifetime_loss, meta_params, self.num_inner_steps, start, again)
-        lifetime = estimate.lifetime
-        logs = {**lifetime.metrics.logs, **metrics.logs}  # Of the update itself, what it reported when it was taken.
+        again, start = replay_window(window, now.trajectory, agent, inner_loop)
+        estimate = self.gradient_estimator(self.outer_loss, meta_params, self.num_inner_steps, start, again)
+        result = estimate.result
+        logs = {**result.metrics.logs, **metrics.logs}  # Of the update itself, what it reported when it was taken.
         return estimate._replace(
-            lifetime=lifetime._replace(agent=now, metrics=metrics._replace(logs=logs), memory=window)
+            result=result._replace(agent=now, metrics=metrics._replace(logs=logs), lifetime_state=window)
         )
 
 
-class _Judged(NamedTuple):
-    """An outer loss, what was held fixed in it, and the trajectory if it was acted for it."""
+class _OuterLossResult(NamedTuple):
+    """An outer loss, the targets and weights held fixed in it, and the trajectory if it was drawn for it alone."""
 
     loss: Array
     targets: Targets

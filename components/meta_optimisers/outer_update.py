@@ -1,4 +1,4 @@
-"""One step of descent along meta-gradients, and what it says of them; shared by the meta-optimisers that estimate one."""
+"""The outer update: applies the mean meta-gradient over lifetimes and logs its statistics."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from components.axes import choose, over_axis
+from components.axes import over_axis, tree_where
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.base import LearnerState, num_lifetimes
-from components.meta_optimisers.gradient_estimators.base import Estimate, Lifetime
+from components.meta_optimisers.gradient_estimators.base import Estimate, UnrollResult
 from components.meta_optimisers.regularisers import Regulariser
 from components.metrics import mean_over_axis
 from components.objectives.base import masked_mean
@@ -23,35 +23,37 @@ class MetaOptState(NamedTuple):
     Attributes:
       optimiser: of the meta-parameters' optimiser.
       gradient: the previous meta-gradient, zeros before the first.
-      memory: what is kept of each lifetime, leaves `[L, ...]`.
+      lifetime_state: per-lifetime state of the outer loss, leaves `[L, ...]`.
     """
 
     optimiser: optax.OptState
     gradient: MetaParams
-    memory: Any
+    lifetime_state: Any
 
 
-def init(optimiser: optax.GradientTransformation, meta_params: MetaParams, memory: Any = ()) -> MetaOptState:
+def init(optimiser: optax.GradientTransformation, meta_params: MetaParams, lifetime_state: Any = ()) -> MetaOptState:
     """State before the first step."""
-    return MetaOptState(optimiser.init(meta_params), jax.tree.map(jnp.zeros_like, meta_params), memory)
+    return MetaOptState(optimiser.init(meta_params), jax.tree.map(jnp.zeros_like, meta_params), lifetime_state)
 
 
-def forget(meta_opt_state: MetaOptState, fresh: MetaOptState, is_new: Array) -> MetaOptState:
-    """A `MetaOptimiser`'s `forget`."""
-    return meta_opt_state._replace(memory=choose(is_new, fresh.memory, meta_opt_state.memory))
+def reset_lifetimes(meta_opt_state: MetaOptState, initial: MetaOptState, is_reset: Array) -> MetaOptState:
+    """A `MetaOptimiser`'s `reset_lifetimes`."""
+    return meta_opt_state._replace(
+        lifetime_state=tree_where(is_reset, initial.lifetime_state, meta_opt_state.lifetime_state)
+    )
 
 
-def descend(
+def outer_update(
     estimate: Callable[[AgentState, Any], Estimate],
     optimiser: optax.GradientTransformation,
     state: LearnerState,
     inner_loop: InnerLoop,
     regularisers: Mapping[str, Regulariser],
 ) -> tuple[LearnerState, Metrics]:
-    """Advances every lifetime, and moves the meta-parameters along the mean of their meta-gradients.
+    """Advances every lifetime, and applies the mean of their meta-gradients to the meta-parameters.
 
     Args:
-      estimate: from an agent and what is kept of its lifetime to its meta-gradient.
+      estimate: from an agent and its per-lifetime state to its meta-gradient.
       optimiser: of the meta-parameters.
       state: with a `MetaOptState`.
       inner_loop: of the agents.
@@ -59,41 +61,41 @@ def descend(
     """
     meta_opt_state: MetaOptState = state.meta_opt_state
 
-    def advance(agent: AgentState, memory: Any):
-        found = estimate(agent, memory)
-        kl = policy_kl(inner_loop, found.lifetime.agent.params, agent.trajectory)
-        found.lifetime.metrics.logs['inner_loop/policy_kl'] = kl
+    def advance(agent: AgentState, lifetime_state: Any):
+        found = estimate(agent, lifetime_state)
+        kl = policy_kl(inner_loop, found.result.agent.params, agent.trajectory)
+        found.result.metrics.logs['inner_loop/policy_kl'] = kl
         if not regularisers:
             return found
-        slope, logs = _slope_of(regularisers, state.meta_params, found.lifetime, inner_loop)
-        found.lifetime.metrics.logs.update(logs)
+        slope, logs = _slope_of(regularisers, state.meta_params, found.result, inner_loop)
+        found.result.metrics.logs.update(logs)
         return found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope))
 
-    found = over_axis(advance, num_lifetimes(state.agents))(state.agents, meta_opt_state.memory)
+    found = over_axis(advance, num_lifetimes(state.agents))(state.agents, meta_opt_state.lifetime_state)
     gradient = jax.tree.map(lambda x: x.mean(0), found.gradient)
     updates, opt_state = optimiser.update(gradient, meta_opt_state.optimiser, state.meta_params)
     meta_params = optax.apply_updates(state.meta_params, updates)
-    metrics = mean_over_axis(found.lifetime.metrics)
+    metrics = mean_over_axis(found.result.metrics)
     for path in state.meta_params:
         previous = meta_opt_state.gradient[path]
         metrics.logs.update(_describe(path, found.gradient[path], gradient[path], previous))
-        if found.by_update is not None:
-            by_update = jax.tree.map(lambda x: x.mean(0), found.by_update[path])
-            metrics.logs.update(_describe_updates(path, by_update))
-    meta_opt_state = MetaOptState(opt_state, gradient, found.lifetime.memory)
-    return state._replace(agents=found.lifetime.agent, meta_params=meta_params, meta_opt_state=meta_opt_state), metrics
+        if found.per_update is not None:
+            per_update = jax.tree.map(lambda x: x.mean(0), found.per_update[path])
+            metrics.logs.update(_describe_updates(path, per_update))
+    meta_opt_state = MetaOptState(opt_state, gradient, found.result.lifetime_state)
+    return state._replace(agents=found.result.agent, meta_params=meta_params, meta_opt_state=meta_opt_state), metrics
 
 
 def _slope_of(
-    regularisers: Mapping[str, Regulariser], meta_params: MetaParams, lifetime: Lifetime, inner_loop: InnerLoop
+    regularisers: Mapping[str, Regulariser], meta_params: MetaParams, result: UnrollResult, inner_loop: InnerLoop
 ) -> tuple[MetaParams, Logs]:
     """Derivative of the penalties with respect to meta-parameters, with the agent held as it is, and what they are."""
-    acted = lifetime.recording.validations
-    trajectory = lifetime.agent.trajectory if acted is None else jax.tree.map(lambda x: x[-1], acted)
-    outputs = inner_loop.network.outputs(lifetime.agent.params, trajectory)
+    acted = result.recording.validations
+    trajectory = result.agent.trajectory if acted is None else jax.tree.map(lambda x: x[-1], acted)
+    outputs = inner_loop.network.outputs(result.agent.params, trajectory)
 
     def penalty(meta_params: MetaParams) -> tuple[Array, Logs]:
-        rule = inner_loop.rule(meta_params, lifetime.agent)
+        rule = inner_loop.rule(meta_params, result.agent)
         logs = {
             f'outer_loss/{name}': masked_mean(regulariser(rule, outputs, trajectory), trajectory.mask)
             for name, regulariser in regularisers.items()
@@ -128,8 +130,8 @@ def kl_divergence(logits: Array, other_logits: Array) -> Array:
     """KL divergence, in nats, of categorical distributions; both `[..., A]` unnormalised."""
     log_p = jax.nn.log_softmax(logits)
     log_ratio = log_p - jax.nn.log_softmax(other_logits)
-    # The sum of p expm1(-log_ratio) is 0. With it every entry is small where the distributions are close, rather than their
-    # sum alone, so that less is lost to rounding, in derivatives too.
+    # The sum of p expm1(-log_ratio) is 0. With it every entry is small where the distributions are close, rather than
+    # their sum alone, so that less is lost to rounding, in derivatives too.
     return jnp.sum(jnp.exp(log_p) * (log_ratio + jnp.expm1(-log_ratio)), -1)
 
 
@@ -144,12 +146,12 @@ def _describe(path: str, gradients: Any, gradient: Any, previous: Any) -> Logs:
     return logs
 
 
-def _describe_updates(path: str, by_update: Any) -> Logs:
+def _describe_updates(path: str, per_update: Any) -> Logs:
     """What of a meta-parameter's gradient came through each of several updates, leaves `[K, ...]`."""
-    num_updates = jax.tree.leaves(by_update)[0].shape[0]
+    num_updates = jax.tree.leaves(per_update)[0].shape[0]
     if num_updates == 1:
         return {}
-    parts = jax.vmap(_value_or_norm)(by_update)
+    parts = jax.vmap(_value_or_norm)(per_update)
     return {f'meta_gradient_by_update/{path}/{k + 1}': parts[k] for k in range(num_updates)}
 
 

@@ -1,4 +1,4 @@
-"""The latest `K` updates of an agent, and taking them again, for meta-updates after every inner update."""
+"""Overlapping meta-updates: the window of the latest `K` updates of an agent, and its replay."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from components.inner_loop import AgentState, InnerLoop
-from components.replay import Recording, replay
+from components.replay import Replay, replay
 from components.types import Array, OptState, Params, Trajectory
 
 
@@ -36,20 +36,22 @@ def push(window: Window, agent: AgentState) -> Window:
     return Window(updates, jnp.maximum(window.num_missing - 1, 0))
 
 
-def relive(
+def replay_window(
     window: Window, pending: Trajectory, agent: AgentState, inner_loop: InnerLoop
 ) -> tuple[InnerLoop, AgentState]:
-    """An inner loop and an agent that take the updates of the window once more, and leave out those that are missing."""
+    """An inner loop and an agent that replay the updates of the window; those that are missing are no-ops."""
     params, opt_state, trajectory = jax.tree.map(lambda x: x[0], window.updates)
     acted = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates[-1], pending)
-    age = agent.age + 1 - len(acted.reward)
-    start = agent._replace(params=params, opt_state=(opt_state, window.num_missing), age=age, trajectory=trajectory)
-    inner_loop, start = replay(inner_loop, start, Recording(acted))
-    return inner_loop._replace(step=_skipping(inner_loop.step)), start
+    num_updates = agent.num_updates + 1 - len(acted.reward)
+    start = agent._replace(
+        params=params, opt_state=(opt_state, window.num_missing), num_updates=num_updates, trajectory=trajectory
+    )
+    inner_loop, start = replay(inner_loop, start, Replay(acted))
+    return inner_loop._replace(step=_masked_step(inner_loop.step)), start
 
 
-def _skipping(step: Callable) -> Callable:
-    """An optimiser's step that is not taken as many times as a number beside the optimiser's state says."""
+def _masked_step(step: Callable) -> Callable:
+    """Makes the first `num_missing` optimiser steps no-ops; the number is carried beside the optimiser state."""
 
     def skip(values, gradient, opt_state, params):
         opt_state, num_missing = opt_state

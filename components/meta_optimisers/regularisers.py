@@ -1,8 +1,8 @@
-"""Regularisers: what meta-parameters pay for beside the outer loss.
+"""Regularisers of the meta-parameters, added to the outer loss.
 
-A penalty is a function of the update rule with the meta-parameters bound in it, and of what an agent predicts on a trajectory,
-which is held fixed: its derivative takes no inner update to get to. The trajectory is the one that the last outer loss was judged
-on if that was acted for the purpose, else the one that the agent learns from next.
+A penalty is a function of the update rule with the meta-parameters bound in it, and of what an agent predicts on a
+trajectory, which is held fixed: its derivative takes no inner update to get to. The trajectory is the one that the last
+outer loss was judged on if that was acted for the purpose, else the one that the agent learns from next.
 """
 
 from collections.abc import Mapping
@@ -51,8 +51,8 @@ class Consistency:
     Raises:
       ValueError: if `stop` is none of these.
 
-    Source: Xu et al. (2020), the consistency loss, for which 0.1 was the best cost of 0, 0.1 and 1; which side stops is not
-      known, the default is this project's choice.
+    Source: Xu et al. (2020), the consistency loss, for which 0.1 was the best cost of 0, 0.1 and 1; which side stops is
+      not known, the default is this project's choice.
     """
 
     cost: NonNegative = 0.1

@@ -1,4 +1,4 @@
-"""Weights of the outer losses after each of `K` inner steps: which horizon a meta-gradient looks through.
+"""Step weights: a mixture of the outer losses after each of `K` inner steps.
 
 With g_k the derivative of the outer loss after k updates, the meta-gradient is sum_k w_k g_k, from one unroll and one
 backward pass. A longer horizon has less bias and more variance; a mixture trades one for the other. The definitions are

@@ -1,4 +1,4 @@
-"""Validation: the trajectory that an outer objective judges an agent's new weights on."""
+"""Data of the outer loss: the trajectory that the outer objective is evaluated on, and its importance weights."""
 
 import dataclasses
 from typing import Protocol
@@ -12,32 +12,32 @@ from components.inner_loop import AgentState, InnerLoop
 from components.types import Array, Outputs, Trajectory
 
 
-class Validation(Protocol):
-    """A frozen dataclass that finds a trajectory, and weighs it."""
+class OuterData(Protocol):
+    """Chooses the outer objective's trajectory and importance weights; a frozen dataclass."""
 
     def trajectory(
-        self, learned_from: Trajectory, agent: AgentState, inner_loop: InnerLoop
+        self, training_trajectory: Trajectory, agent: AgentState, inner_loop: InnerLoop
     ) -> tuple[AgentState, Trajectory, Array]:
-        """Finds it.
+        """Chooses the trajectory.
 
         Args:
-          learned_from: what the agent's latest update learned from.
+          training_trajectory: what the agent's latest update was trained on.
           agent: after that update, with the trajectory that it acted next.
           inner_loop: of the agent.
 
         Returns:
-          The agent, its environments moved on if it acted once more; the trajectory; and how many environment steps were
-          acted that training does not count, int32.
+          The agent, its environments moved on if it acted once more; the trajectory; and how many environment steps
+          were acted that training does not count, int32.
         """
         ...
 
     def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Array:
-        """Weights of its steps in the outer loss, `[T, B]`; they are held fixed."""
+        """Importance weights of its steps in the outer loss, `[T, B]`; they are held fixed."""
         ...
 
     @property
-    def acts(self) -> bool:
-        """Whether it acts environment steps of its own."""
+    def draws_fresh_data(self) -> bool:
+        """Whether it takes environment steps that are not trained on."""
         ...
 
 
@@ -45,9 +45,9 @@ class Validation(Protocol):
 class NextTrajectory:
     """The one that the next update learns from: on-policy, at no cost in environment steps (Xu et al. 2018)."""
 
-    acts: bool = dataclasses.field(default=False, init=False, repr=False)
+    draws_fresh_data: bool = dataclasses.field(default=False, init=False, repr=False)
 
-    def trajectory(self, learned_from, agent: AgentState, inner_loop: InnerLoop):
+    def trajectory(self, training_trajectory, agent: AgentState, inner_loop: InnerLoop):
         return agent, agent.trajectory, jnp.int32(0)
 
     def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Array:
@@ -66,11 +66,11 @@ class FreshTrajectory:
     """
 
     unroll_length: PositiveInt | None = None
-    acts: bool = dataclasses.field(default=True, init=False, repr=False)
+    draws_fresh_data: bool = dataclasses.field(default=True, init=False, repr=False)
 
-    def trajectory(self, learned_from, agent: AgentState, inner_loop: InnerLoop):
+    def trajectory(self, training_trajectory, agent: AgentState, inner_loop: InnerLoop):
         key, act_key = jax.random.split(agent.key)
-        actor_state, trajectory, episodes = inner_loop.validate(
+        actor_state, trajectory, episodes = inner_loop.unroll_on_policy(
             agent.params, agent.actor_state, act_key, self.unroll_length or inner_loop.unroll_length
         )
         return agent._replace(actor_state=actor_state, key=key), trajectory, episodes.num_steps
@@ -89,10 +89,10 @@ class TrainingTrajectory:
     Source: Zheng et al. (2018).
     """
 
-    acts: bool = dataclasses.field(default=False, init=False, repr=False)
+    draws_fresh_data: bool = dataclasses.field(default=False, init=False, repr=False)
 
-    def trajectory(self, learned_from, agent: AgentState, inner_loop: InnerLoop):
-        return agent, learned_from, jnp.int32(0)
+    def trajectory(self, training_trajectory, agent: AgentState, inner_loop: InnerLoop):
+        return agent, training_trajectory, jnp.int32(0)
 
     def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Array:
         return jnp.exp(log_rho(inner_loop.policy(outputs, trajectory.first.shape), trajectory))

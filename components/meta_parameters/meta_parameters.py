@@ -124,7 +124,7 @@ class MetaParameterSet:
 
         Raises:
           ValueError: if a path does not lead to a number or a network, if an initial value is out of bounds, or if a
-            network of the update rule is no meta-parameter, as nobody else would make its weights.
+            network of the update rule is not among the meta-parameters, so that its weights are not initialised.
         """
         paths = learnable_paths(update_rule)
         meta_params = {}
@@ -143,8 +143,8 @@ class MetaParameterSet:
         unmade = [path for path, default in paths.items() if callable(default) and path not in meta_params]
         if unmade:
             raise ValueError(
-                f'{", ".join(unmade)}: a learned network, whose weights are no meta-parameter; add to '
-                f"MetaParameterSet.parameters {{'{unmade[0]}': @meta_parameters.Weights()}}"
+                f'the weights of {", ".join(unmade)} are not initialised: add to MetaParameterSet.parameters '
+                f"{{'{unmade[0]}': @meta_parameters.Weights()}}"
             )
         return meta_params
 

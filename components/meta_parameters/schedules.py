@@ -1,4 +1,4 @@
-"""Schedules: numbers of an update rule that change in the course of an agent's lifetime, as they were told to beforehand."""
+"""Schedules of update-rule fields over an agent's updates."""
 
 from typing import Any, ClassVar
 
@@ -34,9 +34,9 @@ class Scheduled:
         if shape:
             raise ValueError(f'Scheduled.schedule must return one number, got an array of shape {shape}')
 
-    def __call__(self, age: Array | int) -> Array:
-        """The value for an agent that has taken `age` updates."""
-        return jnp.asarray(self.schedule(age), jnp.result_type(float))
+    def __call__(self, num_updates: Array | int) -> Array:
+        """The value for an agent that has taken `num_updates` updates."""
+        return jnp.asarray(self.schedule(num_updates), jnp.result_type(float))
 
 
 def schedules_of(tree: Any) -> dict[str, Scheduled]:

@@ -40,8 +40,8 @@ class StackedLSTM:
     Raises:
       ValueError: if there is none.
 
-    Source: Wang et al. (2016), section 3.2.2, and Mirowski et al. (2017), whose second layer sees previous action and reward
-      beside the first one's output; here it sees all features.
+    Source: Wang et al. (2016), section 3.2.2, and Mirowski et al. (2017), whose second layer sees previous action and
+      reward beside the first one's output; here it sees all features.
     """
 
     hidden_sizes: Sequence[PositiveInt] = (64, 256)

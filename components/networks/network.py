@@ -71,7 +71,7 @@ class Network:
           Its pure functions.
 
         Raises:
-          ValueError: if a torso cannot take the observations, or `head_torsos` names a head nobody asks for.
+          ValueError: if a torso cannot take the observations, or `head_torsos` names a head that no component reads.
         """
         unknown = set(self.head_torsos) - set(heads)
         if unknown:
@@ -169,8 +169,9 @@ class _Stream(hk.Module):
 
 
 def _rematerialised(core: hk.RNNCore) -> Callable[..., tuple[Array, CoreState]]:
-    """On CPU, a core whose reverse pass keeps inputs and states alone, and computes what is inside of a step anew.
+    """On CPU, a core whose reverse pass keeps inputs and states alone, and recomputes the inside of a step.
 
-    The numbers are the same. Memory is what takes the time there: the reverse pass through a sequence takes up to a third less.
+    The numbers are the same. Memory is what takes the time there: the reverse pass through a sequence takes up to a
+    third less.
     """
     return hk.remat(core, prevent_cse=False) if jax.default_backend() == 'cpu' else core

@@ -103,7 +103,7 @@ class OneHot:
 
 
 @component
-class Joined:
+class Concatenate:
     """Features of several entries of an observation side by side, in the order of the observation.
 
     Args:
@@ -121,7 +121,7 @@ class Joined:
         missing = sorted(set(self.torsos) - set(entries))
         if missing or not entries:
             raise ValueError(
-                f'Joined.torsos are for {", ".join(missing) or "entries"}, which the observation lacks; it has '
+                f'Concatenate.torsos are for {", ".join(missing) or "entries"}, which the observation lacks; it has '
                 f'{", ".join(entries) or "no entries"}'
             )
         seen = [path for path in entries if path in self.torsos or not entries_of(entries[path])]

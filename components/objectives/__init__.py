@@ -1,1 +1,1 @@
-"""Objective modules: what an agent's predictions move towards, and how far each of them is from it."""
+"""Objectives: targets and losses of an agent's predictions."""

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.acting.policies import Greedy, Policy, Softmax, log_rho, num_actions, of_actions
+from components.acting.policies import Greedy, Policy, Softmax, batched_index, log_rho, num_actions
 from components.component import NonNegative, PositiveInt, component
-from components.objectives.base import weigh
-from components.objectives.returns import ReturnEstimate, Returns
+from components.objectives.base import weighted_or_zero
+from components.objectives.returns import ReturnEstimate, ReturnEstimator
 from components.types import Array, Logs, Outputs, Trajectory
 
 
@@ -30,7 +30,7 @@ class ActorCritic:
     Source: Mnih et al. (2016), section 4; without the half that some put before the squared error.
     """
 
-    returns: Returns
+    returns: ReturnEstimator
     policy_cost: NonNegative = 1.0
     value_cost: NonNegative = 0.5
     entropy_cost: NonNegative = 0.01
@@ -45,10 +45,14 @@ class ActorCritic:
 
     def loss(self, outputs: Outputs, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
         log_pi = jax.nn.log_softmax(outputs[self.policy_head][:-1])
-        policy = -of_actions(log_pi, trajectory.action) * targets.advantage
+        policy = -batched_index(log_pi, trajectory.action) * targets.advantage
         value = jnp.square(targets.target - outputs[self.value_head][:-1])
         entropy = -jnp.sum(jnp.exp(log_pi) * log_pi, -1)
-        loss = weigh(self.policy_cost, policy) + weigh(self.value_cost, value) - weigh(self.entropy_cost, entropy)
+        loss = (
+            weighted_or_zero(self.policy_cost, policy)
+            + weighted_or_zero(self.value_cost, value)
+            - weighted_or_zero(self.entropy_cost, entropy)
+        )
         return loss, {'policy': policy, 'value': value, 'entropy': entropy}
 
 
@@ -65,7 +69,7 @@ class ValueRegression:
     Source: Bonnet et al. (2022), the outer value function.
     """
 
-    returns: Returns
+    returns: ReturnEstimator
     cost: NonNegative = 0.5
     value_head: str = 'outer_value'
     policy: Policy = Softmax()
@@ -80,7 +84,7 @@ class ValueRegression:
 
     def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
         value = jnp.square(targets - outputs[self.value_head][:-1])
-        return weigh(self.cost, value), {'value': value}
+        return weighted_or_zero(self.cost, value), {'value': value}
 
 
 @component
@@ -98,7 +102,7 @@ class ActionValueRegression:
     Source: Sutton & Barto (2018), sections 6.5 and 6.6; with returns of any kind as targets, Xu et al. (2020).
     """
 
-    returns: Returns
+    returns: ReturnEstimator
     cost: NonNegative = 0.5
     head: str = 'action_value'
     policy: Policy = Greedy()
@@ -113,8 +117,8 @@ class ActionValueRegression:
         return self.returns(values, log_rho(logits, trajectory), trajectory).target
 
     def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
-        value = jnp.square(targets - of_actions(outputs[self.head][:-1], trajectory.action))
-        return weigh(self.cost, value), {'value': value}
+        value = jnp.square(targets - batched_index(outputs[self.head][:-1], trajectory.action))
+        return weighted_or_zero(self.cost, value), {'value': value}
 
 
 @component
@@ -140,4 +144,4 @@ class EntropyBonus:
     def loss(self, outputs: Outputs, targets: tuple[()], trajectory: Trajectory) -> tuple[Array, Logs]:
         log_p = jax.nn.log_softmax(outputs[self.head][:-1])
         entropy = -jnp.sum(jnp.exp(log_p) * log_p, -1)
-        return -weigh(self.cost, entropy), {'entropy': entropy}
+        return -weighted_or_zero(self.cost, entropy), {'entropy': entropy}

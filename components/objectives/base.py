@@ -45,7 +45,7 @@ def masked_mean(x: Array, mask: Array) -> Array:
     return (x * mask).sum() / jnp.maximum(mask.sum(), 1)
 
 
-def weigh(cost: float | Array, x: Array) -> Array:
+def weighted_or_zero(cost: float | Array, x: Array) -> Array:
     """`cost * x`. A constant cost of 0 leaves the term out altogether, and with it the work of its gradient."""
     return jnp.zeros_like(x) if isinstance(cost, int | float) and cost == 0 else cost * x
 
@@ -54,7 +54,7 @@ def merge_heads(parts: Mapping[str, Mapping[str, tuple[int, ...]]]) -> dict[str,
     """The heads of several objectives together.
 
     Args:
-      parts: heads by the name of who asks for them.
+      parts: heads by the name of the component that reads them.
 
     Raises:
       ValueError: if two ask for the same head in different shapes.

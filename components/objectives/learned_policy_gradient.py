@@ -1,4 +1,4 @@
-"""An update rule that is learned whole: what policy and predictions move towards (LPG)."""
+"""Learned policy gradient (LPG): a network computes the targets of policy and predictions."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.acting.policies import num_actions, of_actions
+from components.acting.policies import batched_index, num_actions
 from components.component import NonNegative, PositiveInt, component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import MLP, Torso
-from components.objectives.base import weigh
+from components.objectives.base import weighted_or_zero
 from components.objectives.returns import ends
 from components.types import Array, Logs, Outputs, Trajectory
 
@@ -38,8 +38,9 @@ class LearnedPolicyGradient:
 
         - pi_hat_t log pi(a_t|s_t) + prediction_cost KL(y(s_t) || y_hat_t)
 
-    Predictions y are distributions over `M` categories without a meaning but the one that the network gives them. It sees of
-    each step reward, discount, pi(a_t|s_t), and an embedding of y(s_t) and of y(s_{t+1}), zero beyond the end of an episode.
+    Predictions y are distributions over `M` categories without a meaning but the one that the network gives them. It
+    sees of each step reward, discount, pi(a_t|s_t), and an embedding of y(s_t) and of y(s_{t+1}), zero beyond the end
+    of an episode.
 
     Its weights are one meta-parameter, `weights`, whose entry is `meta_parameters.Weights`. They depend neither on the
     observations nor on the number of actions: what was learned in one environment can be used in another.
@@ -49,8 +50,8 @@ class LearnedPolicyGradient:
       embedding: of a prediction `[M]`, before the single number that the core sees of it.
       prediction_size: `M`.
       prediction_cost: weight of the divergence.
-      stop_inputs: whether policy and predictions that are shown stop the gradient: the meta-gradient over more than one inner
-        step then leaves out how earlier updates move later targets through them.
+      stop_inputs: whether policy and predictions that are shown stop the gradient: the meta-gradient over more than one
+        inner step then leaves out how earlier updates move later targets through them.
       policy_head: output that holds the policy's logits, `[A]`.
       prediction_head: output that holds the predictions' logits, `[M]`.
       weights: of the network, once they are bound.
@@ -58,8 +59,8 @@ class LearnedPolicyGradient:
     Raises:
       ValueError: if `prediction_size` < 1.
 
-    Source: Oh et al. (2020), section 3, as restated by Jackson et al. (2023), who stop the inputs' gradients. Their core has 256
-      units; `M` is 30 in the one and 8 in the other.
+    Source: Oh et al. (2020), section 3, as restated by Jackson et al. (2023), who stop the inputs' gradients. Their
+      core has 256 units; `M` is 30 in the one and 8 in the other.
     """
 
     core: Core = LSTM(64)
@@ -83,7 +84,7 @@ class LearnedPolicyGradient:
 
     def targets(self, outputs: Outputs, trajectory: Trajectory) -> LearnedTargets:
         logits, predictions = outputs[self.policy_head][:-1], jax.nn.softmax(outputs[self.prediction_head])
-        probability = jnp.exp(of_actions(jax.nn.log_softmax(logits), trajectory.action))
+        probability = jnp.exp(batched_index(jax.nn.log_softmax(logits), trajectory.action))
         if self.stop_inputs:
             probability, predictions = jax.lax.stop_gradient((probability, predictions))
         policy, log_prediction = self._network().apply(
@@ -93,14 +94,14 @@ class LearnedPolicyGradient:
 
     def loss(self, outputs: Outputs, targets: LearnedTargets, trajectory: Trajectory) -> tuple[Array, Logs]:
         log_pi = jax.nn.log_softmax(outputs[self.policy_head][:-1])
-        policy = -of_actions(log_pi, trajectory.action) * targets.policy
+        policy = -batched_index(log_pi, trajectory.action) * targets.policy
         log_y = jax.nn.log_softmax(outputs[self.prediction_head][:-1])
         prediction = jnp.sum(jnp.exp(log_y) * (log_y - targets.log_prediction), -1)
         entropies = {
             'entropy': -jnp.sum(jnp.exp(log_pi) * log_pi, -1),
             'prediction_entropy': -jnp.sum(jnp.exp(log_y) * log_y, -1),
         }
-        loss = policy + weigh(self.prediction_cost, prediction)
+        loss = policy + weighted_or_zero(self.prediction_cost, prediction)
         return loss, {'policy': policy, 'prediction': prediction, **entropies}
 
     def _network(self) -> Any:

@@ -1,4 +1,4 @@
-"""Returns that a network computes, and that are discovered by meta-gradients."""
+"""Learned returns: value targets computed by a network (FRODO)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from acme import specs
 from components.component import component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import Torso
-from components.objectives.returns import ReturnEstimate, Returns, ends
+from components.objectives.returns import ReturnEstimate, ReturnEstimator, ends
 from components.types import Array, Trajectory
 
 INPUTS = ('reward', 'discount', 'next_value', 'value', 'log_rho')
@@ -22,34 +22,36 @@ INPUTS = ('reward', 'discount', 'next_value', 'value', 'log_rho')
 class LearnedReturn:
     """A return that a recurrent network computes backwards in time, learned online by meta-gradients (FRODO).
 
-    At each step the network sees what of the transition `inputs` names, and what it remembers of all later ones, and puts out
-    the target G_t. Memory ends where an episode does, and where the next transition is masked: no return reaches through a
-    restart. The advantage is G_t - v_t, so that it serves prediction, value-based control and actor-critics alike.
+    At each step the network sees what of the transition `inputs` names, and what it remembers of all later ones, and
+    puts out the target G_t. Memory ends where an episode does, and where the next transition is masked: no return
+    reaches through a restart. The advantage is G_t - v_t, so that it serves prediction, value-based control and
+    actor-critics alike.
 
     Its weights are one meta-parameter, `weights`, whose entry is `meta_parameters.Weights`.
 
     Args:
-      inputs: any of `reward` (r_{t+1}), `discount` (the environment's own, gamma_{t+1}), `next_value` (gamma_{t+1} v_{t+1}),
-        `value` (v_t), and `log_rho` (log importance ratio of a_t). All but the discount are shown as sign(x) log(1 + |x|).
+      inputs: any of `reward` (r_{t+1}), `discount` (the environment's own, gamma_{t+1}), `next_value` (gamma_{t+1}
+        v_{t+1}), `value` (v_t), and `log_rho` (log importance ratio of a_t). All but the discount are shown as sign(x)
+        log(1 + |x|).
       core: recurrent network; `LSTM(64)` unless given.
       torso: features of the observation that the transition led to, shown beside the inputs; None for none.
-      base: a known return that the network's output is added to: `LambdaReturn` with discount 0 for the reward. None for
-        none, where the output is the target.
-      stop_value_inputs: whether values that are shown stop the gradient: the meta-gradient over more than one inner step
-        then leaves out how earlier updates move later targets through them.
+      base: a known return that the network's output is added to: `LambdaReturn` with discount 0 for the reward. None
+        for none, where the output is the target.
+      stop_value_inputs: whether values that are shown stop the gradient: the meta-gradient over more than one inner
+        step then leaves out how earlier updates move later targets through them.
       weights: of the network, once they are bound.
 
     Raises:
       ValueError: if there is no input, or one of another name.
 
-    Source: Xu et al. (2020), section 3: the architecture is a choice of this project, as the inputs' compression, `base` and
-      `stop_value_inputs` are.
+    Source: Xu et al. (2020), section 3: the architecture is a choice of this project, as the inputs' compression,
+      `base` and `stop_value_inputs` are.
     """
 
     inputs: Sequence[str] = ('reward', 'discount', 'next_value')
     core: Core = LSTM(64)
     torso: Torso | None = None
-    base: Returns | None = None
+    base: ReturnEstimator | None = None
     stop_value_inputs: bool = False
     weights: Any = None
 

@@ -1,8 +1,8 @@
-"""Learned rewards: networks that change what another return adds up, and that are discovered by meta-gradients.
+"""Learned rewards: networks that change the rewards of another return (LIRPG, potentials, reward weights).
 
-Each of these is a return around another one, which it hands a trajectory with other rewards: they go with every return, and
-around each other. The weights of each are one meta-parameter, `weights`, whose entry is `meta_parameters.Weights`; those of
-what it is around have their own path, `returns.weights` from it.
+Each of these is a return around another one, which it hands a trajectory with other rewards: they go with every return,
+and around each other. The weights of each are one meta-parameter, `weights`, whose entry is `meta_parameters.Weights`;
+those of what it is around have their own path, `returns.weights` from it.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.acting.policies import num_actions, of_actions
+from components.acting.policies import batched_index, num_actions
 from components.component import NonNegative, UnitInterval, component
 from components.networks.torsos import Torso
-from components.objectives.base import weigh
+from components.objectives.base import weighted_or_zero
 from components.objectives.learned_returns import example_observation
-from components.objectives.returns import ReturnEstimate, Returns
+from components.objectives.returns import ReturnEstimate, ReturnEstimator
 from components.types import Array, Trajectory
 
 
@@ -30,7 +30,8 @@ class IntrinsicReward:
     Args:
       returns: of the sum of both rewards.
       torso: features of the observation.
-      scale: largest learned reward, in units of the environment's; at least 0. A constant 0 leaves it out of the program.
+      scale: largest learned reward, in units of the environment's; at least 0. A constant 0 leaves it out of the
+        program.
       weights: of the network, once they are bound.
 
     Raises:
@@ -39,7 +40,7 @@ class IntrinsicReward:
     Source: Zheng et al. (2018), section 3; the tanh and the output for each action are those of their code.
     """
 
-    returns: Returns
+    returns: ReturnEstimator
     torso: Torso
     scale: NonNegative = 0.01
     weights: Any = None
@@ -53,7 +54,7 @@ class IntrinsicReward:
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         of_all = self._network(trajectory.behaviour_logits.shape[-1]).apply(self.weights, _acted_on(trajectory))
-        intrinsic = weigh(self.scale, trajectory.mask * of_actions(of_all, trajectory.action))
+        intrinsic = weighted_or_zero(self.scale, trajectory.mask * batched_index(of_all, trajectory.action))
         return self.returns(values, log_rho, trajectory._replace(reward=trajectory.reward + intrinsic))
 
     def _network(self, size: int) -> Any:
@@ -67,14 +68,14 @@ class IntrinsicReward:
 class PotentialShaping:
     """Adds a learned potential's differences, r_{t+1} + discount gamma_{t+1} Phi(s_{t+1}) - Phi(s_t).
 
-    Phi is a torso and a linear output. It is 0 beyond a termination, and counts at the last observation of a truncated episode,
-    from which returns bootstrap. Masked transitions keep their reward.
+    Phi is a torso and a linear output. It is 0 beyond a termination, and counts at the last observation of a truncated
+    episode, from which returns bootstrap. Masked transitions keep their reward.
 
     Args:
       returns: of the shaped rewards.
       torso: features of the observation.
-      discount: multiplies the environment's own; in [0, 1]. The best policies stay the same whatever Phi is if it is that of
-        `returns`.
+      discount: multiplies the environment's own; in [0, 1]. The best policies stay the same whatever Phi is if it is
+        that of `returns`.
       weights: of the network, once they are bound.
 
     Raises:
@@ -83,7 +84,7 @@ class PotentialShaping:
     Source: Ng et al. (1999), theorem 1, for the form; that Phi is learned by meta-gradients is this project's choice.
     """
 
-    returns: Returns
+    returns: ReturnEstimator
     torso: Torso
     discount: UnitInterval = 0.99
     weights: Any = None
@@ -110,28 +111,30 @@ class PotentialShaping:
 
 @component
 class RewardWeightedReturn:
-    """A return that weighs every later reward anew from each state: the learned return function.
+    """A return that weighs every later reward by the state it is computed for: the learned return function.
 
     From s_t, reward r_{j+1} counts w_{t,j} times what it counts in `returns`,
 
         w_{t,j} = 2 sigmoid(q(s_t) . k(s_j, a_j) / sqrt(F) + (j - t) d(s_t)),
 
-    so that around an n-step return, `LambdaReturn(discount, 1.0)`, G_t is a sum of beta_{t,i} r_{t+i+1} with beta_{t,i} =
-    discount^i w_{t,t+i}. q and d start at 0, hence all w at 1: the first update is that of `returns`. They stay between 0 and 2, as
-    an exponential in place of the sigmoid was seen to overflow.
+    so that around an n-step return, `LambdaReturn(discount, 1.0)`, G_t is a sum of beta_{t,i} r_{t+i+1} with beta_{t,i}
+    = discount^i w_{t,t+i}. q and d start at 0, hence all w at 1: the first update is that of `returns`. They stay
+    between 0 and 2, as an exponential in place of the sigmoid was seen to overflow.
 
-    The value that is bootstrapped from, at the end of the trajectory and at a truncation, counts as it does in `returns`, and
-    nothing beyond an end or a restart counts, as nothing does there. It takes `T` returns of a trajectory, `[T, T, B]` numbers.
+    The value that is bootstrapped from, at the end of the trajectory and at a truncation, counts as it does in
+    `returns`, and nothing beyond an end or a restart counts, as nothing does there. It takes `T` returns of a
+    trajectory, `[T, T, B]` numbers.
 
     Args:
       returns: of the weighted rewards.
       torso: features of an observation, `F` of them, from which q, k and d are linear (k sees the action too).
       weights: of the network, once they are bound.
 
-    Source: Wang et al. (2019), for weights that a network computes from the trajectory; the network is this project's choice.
+    Source: Wang et al. (2019), for weights that a network computes from the trajectory; the network is this project's
+      choice.
     """
 
-    returns: Returns
+    returns: ReturnEstimator
     torso: Torso
     weights: Any = None
 

@@ -1,4 +1,4 @@
-"""Returns: what the value of each state on a trajectory, and the policy there, are moved towards.
+"""Return estimators: value targets and advantages along a trajectory.
 
 The recursions are rlax's, on time-major batches and with every gradient flowing. A return never reaches through a
 restart: where the *next* transition is masked, the present one bootstraps from the value of its last observation.
@@ -15,7 +15,7 @@ from components.types import Array, Trajectory
 
 
 class ReturnEstimate(NamedTuple):
-    """Where to move to.
+    """Value targets and advantages along a trajectory.
 
     Attributes:
       target: for the value of each state, `[T, B]`.
@@ -26,12 +26,12 @@ class ReturnEstimate(NamedTuple):
     advantage: Array
 
 
-class Returns(Protocol):
+class ReturnEstimator(Protocol):
     """A frozen dataclass whose numeric fields may hold traced values."""
 
     @property
     def is_on_policy(self) -> bool:
-        """Whether it takes what happened for what the policy would have done, whatever acted."""
+        """Whether it assumes that the actions were drawn from the present policy."""
         ...
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
@@ -136,5 +136,7 @@ def ends(trajectory: Trajectory) -> Array:
 
 
 def next_mask(trajectory: Trajectory) -> Array:
-    """Mask of the transition after each one, `[T, B]`; 1 after the last, where there is only a value to bootstrap from."""
+    """Mask of the transition after each one, `[T, B]`; 1 after the last, where there is only a value to bootstrap
+    from.
+    """
     return jnp.concatenate([trajectory.mask[1:], jnp.ones_like(trajectory.mask[:1])])

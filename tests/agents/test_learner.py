@@ -66,7 +66,7 @@ def test_rows_hold_counts_returns_losses_and_meta_parameters():
 
 def test_fresh_validation_is_counted_apart():
     rows = Rows()
-    agent = make_agent(meta_optimiser=meta_gradient(num_inner_steps=2, validation=FreshTrajectory(7)))
+    agent = make_agent(meta_optimiser=meta_gradient(num_inner_steps=2, outer_data=FreshTrajectory(7)))
     Learner(agent, num_meta_steps=3, logger=rows).step()
     np.testing.assert_array_equal(rows.rows[0]['env_steps'], [3 * 2 * 4 * 5])
     np.testing.assert_array_equal(rows.rows[0]['validation_env_steps'], [3 * 7 * 5])

@@ -24,7 +24,7 @@ from components.component import (
     problem,
     problem_of_argument,
 )
-from components.environments.base import Environment
+from components.environments.base import BatchedEnvironment
 from components.environments.batch import Batch
 from components.environments.catch import Catch
 from components.meta_parameters.schedules import Scheduled
@@ -130,7 +130,7 @@ REFUSED = [
     (Callable[[int], int], 3, 'a function'),
     (Moves, 3, 'a Moves'),
     (Moves, object(), 'a Moves, with move'),
-    (Environment, Catch(), 'an Environment, with close, as_dm_env'),
+    (BatchedEnvironment, Catch(), 'an Environment, with close, as_dm_env'),
     (Network, MLP(), 'a Network'),
     (Network, None, 'a Network'),
     (Torso, MLP, 'a Torso, not a class: write @MLP() with parentheses'),
@@ -169,8 +169,8 @@ def make_anything():
         (Network, Reference(MLP, True), False),
         (Torso, Reference(MLP, True), True),
         (Torso, Reference(MLP, False), False),
-        (Environment, Reference(Batch, True), True),
-        (Environment, Reference(Catch, True), False),
+        (BatchedEnvironment, Reference(Batch, True), True),
+        (BatchedEnvironment, Reference(Catch, True), False),
         (Mapping[str, Torso], {'a': Reference(MLP, True)}, True),
         (Mapping[str, Torso], {'a': Reference(Catch, True)}, False),
         (Callable[[int], int], Reference(make_number, False), True),

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from agents.learner import Learner
-from components.acting.policies import Constant
+from components.acting.policies import FixedPolicy
 from components.environments.batch import Batch
 from components.environments.random_walk import RandomWalk
 from components.meta_optimisers.base import Fixed
@@ -33,14 +33,14 @@ class Rows:
 
 
 def predictor(switch_every=6, **kwargs):
-    objective = ValueRegression(LambdaReturn(1.0, 1.0), value_head='value', policy=Constant((0.5, 0.5)))
+    objective = ValueRegression(LambdaReturn(1.0, 1.0), value_head='value', policy=FixedPolicy((0.5, 0.5)))
     parts = {
         'environment': Batch(RandomWalk(switch_every=switch_every), 1),
         'network': Network(MLP(()), head_bias=False),
         'update_rule': UpdateRule(objective, Optimiser(optax.identity(), 0.5)),
         'meta_parameters': MetaParameterSet(),
         'meta_optimiser': Fixed(),
-        'policy': Constant((0.5, 0.5)),
+        'policy': FixedPolicy((0.5, 0.5)),
         'monitors': {'value_error': StateValueError()},
         'unroll_length': 4,
     }
@@ -50,7 +50,8 @@ def predictor(switch_every=6, **kwargs):
 def test_the_error_of_a_table_is_that_to_the_values_of_the_moment():
     logger = Rows()
     learner = Learner(predictor(), num_seeds=2, logger=logger)
-    # The first trajectory of 4 steps is there from the start, so the clock stands at 8, 12, 16, ...: beyond 6, 12 and 18.
+    # The first trajectory of 4 steps is there from the start, so the clock stands at 8, 12, 16, ...: beyond 6, 12 and
+    # 18.
     for sign in (-1, 1, 1, -1):
         learner.advance(1)
         table = np.asarray(learner.state.agents.params['network/value_head']['w'])[:, 0, :, 0]

@@ -31,9 +31,9 @@ def test_status_2_and_one_line_when_there_is_nothing_to_check(capsys, file, part
     assert part in line
 
 
-@pytest.mark.parametrize('mode', ['Truncated', 'EvolutionStrategies'])
-def test_status_2_for_an_estimate_that_is_not_the_whole_derivative(capsys, mode):
-    bindings = [f'meta_gradient.MetaGradient.differentiation = @differentiation.{mode}()', 'NUM_LIFETIMES = 2']
+@pytest.mark.parametrize('estimator', ['truncated.Truncated', 'evolution_strategies.EvolutionStrategies'])
+def test_status_2_for_an_estimate_that_is_not_the_whole_derivative(capsys, estimator):
+    bindings = [f'meta_gradient.MetaGradient.gradient_estimator = @{estimator}()', 'NUM_LIFETIMES = 2']
     arguments = [part for binding in bindings for part in ('--gin_bindings', binding)]
     assert check_meta_gradient.main(['--gin_file', 'gin/catch/meta_discount.gin', *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()

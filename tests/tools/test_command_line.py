@@ -15,7 +15,7 @@ import pytest
 
 import tools.run
 from agents.experiments import launch, outputs, run_folder
-from agents.experiments.launch import SIGNALS, explained
+from agents.experiments.launch import SIGNALS, run_command
 from components.types import CompositionError, DivergedError, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,7 +41,8 @@ def run(cwd, *arguments, bindings=SMALL):
 
 @contextlib.contextmanager
 def running(cwd, *arguments, bindings=SMALL):
-    """A run under way, past its first row; it handles signals whatever the process of the tests ignores, and is ended."""
+    """A run under way, past its first row; it handles signals whatever the process of the tests ignores, and is
+    ended."""
     reset = f'import os, signal, sys; [signal.signal(n, signal.SIG_DFL) for n in {list(map(int, SIGNALS))}]'
     start = [sys.executable, '-c', f'{reset}; os.execv(sys.argv[1], sys.argv[1:])']
     process = subprocess.Popen(
@@ -112,7 +113,7 @@ def test_a_run_that_was_terminated_goes_on_with_nothing_but_its_folder(tmp_path)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
-    assert f'goes on after {int(last):,} of 12,500,000 meta-updates' in error
+    assert f'resuming after {int(last):,} of 12,500,000 meta-updates' in error
     updates = [int(row['meta_updates']) for row in rows(tmp_path / 'run' / 'train.csv')]
     assert updates == [*range(12, updates[-1] + 1, 12)]
     assert updates[-1] > int(last)
@@ -161,7 +162,7 @@ def test_a_full_disk_is_one_line_with_the_way_out(capsys):
     def full():
         raise OSError(errno.ENOSPC, 'No space left on device')
 
-    assert explained(full) == 2
+    assert run_command(full) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: [Errno 28] No space left on device: make room')
 
@@ -219,9 +220,9 @@ def test_any_error_is_one_line_with_its_status_and_a_traceback_on_request(error,
     def fails():
         raise error
 
-    assert explained(fails) == status
+    assert run_command(fails) == status
     assert capsys.readouterr().err == f'{line}\n'
-    assert explained(fails, show_traceback=True) == status
+    assert run_command(fails, show_traceback=True) == status
     shown = capsys.readouterr().err
     assert 'Traceback' in shown
     assert 'raise error' in shown
@@ -232,7 +233,7 @@ def test_any_error_is_one_line_with_its_status_and_a_traceback_on_request(error,
 def test_every_command_line_takes_traceback(tool):
     text = tool.read_text()
     assert ('argparse' in text) == ('argument_parser(__doc__)' in text)
-    assert ('argparse' in text) == bool(re.search(r'explained\(.*args.traceback\)', text))
+    assert ('argparse' in text) == bool(re.search(r'run_command\(.*args.traceback\)', text))
 
 
 @pytest.fixture

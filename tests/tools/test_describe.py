@@ -101,8 +101,8 @@ def test_every_variant_is_described_as_it_is_built_and_as_its_run_repeats_it(fil
 def test_scopes_macros_and_singletons_are_resolved_as_gin_does(tmp_path):
     text = """
 import haiku as hk
-network.Network.torso = @a/torsos.Joined()
-a/torsos.Joined.torsos = {
+network.Network.torso = @a/torsos.Concatenate()
+a/torsos.Concatenate.torsos = {
     'unscoped': @torsos.MLP(),
     'scoped': @b/torsos.MLP(),
     'nested': @a/b/torsos.MLP(),
@@ -165,7 +165,7 @@ def test_an_include_after_a_binding_and_a_later_file_win(tmp_path):
 
 def test_components_that_are_defaults_are_told_with_their_own():
     settings = by_path(describe(['gin/snake/bootstrapped.gin']).components)
-    path = 'agent.meta_optimiser.differentiation'
+    path = 'agent.meta_optimiser.gradient_estimator'
     assert settings[f'{path}.rematerialise'] == Setting('False', DEFAULT)
     assert (settings[path].value, settings[path].source) == ('Mixed()', DEFAULT)
 

@@ -29,9 +29,9 @@ def test_the_recurrent_loop_learns_what_the_learner_does():
     agent = jax.tree.map(lambda x: x[0, 0], learner.state.agents)
     params = jax.tree.map(lambda x: jnp.asarray(by_shape(agent.params)[x.shape]), loop.params)
     opt_state = optax.adam(optax.linear_schedule(3e-3, 0.0, 7_500)).init(params)
-    for age in range(3):
+    for num_updates in range(3):
         before, seen = by_shape(agent.params), agent.trajectory
-        params, opt_state = loop.learn(params, opt_state, age, seen.action, seen.reward)
+        params, opt_state = loop.learn(params, opt_state, num_updates, seen.action, seen.reward)
         learner.advance(1)
         agent = jax.tree.map(lambda x: x[0, 0], learner.state.agents)
         for shape, expected in by_shape(agent.params).items():
@@ -40,7 +40,8 @@ def test_the_recurrent_loop_learns_what_the_learner_does():
 
 
 def test_the_recurrent_loop_acts_in_the_same_bandits():
-    """Untrained agents hardly prefer an arm, so that an episode pays half of its pulls; 1.3 is the error of 512 of them."""
+    """Untrained agents hardly prefer an arm, so that an episode pays half of its pulls; 1.3 is the error of 512 of
+    them."""
     loop = HandWrittenRecurrentActorCritic(512, 1)
     assert abs(loop.run() - 50) < 4
     assert loop.run() != loop.run()

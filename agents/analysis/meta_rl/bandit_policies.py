@@ -1,7 +1,8 @@
-"""Policies for bandits that nobody had to train, and their play: what a learned agent is compared with.
+"""Hand-designed baseline policies for bandits, and rollouts of them.
 
-Source: Wang et al. (2016) for which of them to compare with. Thompson sampling, upper confidence bounds, Gittins indices
-and the update of Rescorla and Wagner are those of textbooks; the Bayes-optimal policies follow from each bandit's own chances.
+Source: Wang et al. (2016) for which of them to compare with. Thompson sampling, upper confidence bounds, Gittins
+indices and the update of Rescorla and Wagner are those of textbooks; the Bayes-optimal policies follow from each
+bandit's own chances.
 """
 
 import math
@@ -42,14 +43,14 @@ class BanditPolicy(Protocol):
         ...
 
 
-class Play(NamedTuple):
+class Rollout(NamedTuple):
     """What `N` episodes of `T` pulls came to.
 
     Attributes:
       arms: that were pulled. int32 `[N, T]`.
       rewards: that they paid. `[N, T]`.
-      regret: by how much less they were expected to pay than the best arm at that pull; its sum over an episode is what is
-        usually called regret. `[N, T]`.
+      regret: by how much less they were expected to pay than the best arm at that pull; its sum over an episode is what
+        is usually called regret. `[N, T]`.
     """
 
     arms: Array
@@ -71,7 +72,7 @@ def episode_keys(key: Array, num_episodes: int) -> tuple[Array, Array]:
     return jax.random.split(task_key, num_episodes), play_key
 
 
-def play(policy: BanditPolicy, bandit: Bandit, key: Array, num_episodes: int) -> Play:
+def rollout(policy: BanditPolicy, bandit: Bandit, key: Array, num_episodes: int) -> Rollout:
     """Lets a policy play episodes of a bandit, in one compiled program.
 
     Args:
@@ -93,16 +94,16 @@ def play(policy: BanditPolicy, bandit: Bandit, key: Array, num_episodes: int) ->
         )
     num_arms = bandit.spec().actions.num_values
 
-    def pull(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Play]:
+    def pull(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Rollout]:
         state, statistics = carry
         act_key, step_key = jax.random.split(key)
         arm = policy.act(statistics, act_key)
         means = bandit.means(state)
         state, timestep = bandit.step(state, arm, step_key)
         statistics = policy.update(statistics, arm, timestep.reward)
-        return (state, statistics), Play(arm, timestep.reward, jnp.max(means) - means[arm])
+        return (state, statistics), Rollout(arm, timestep.reward, jnp.max(means) - means[arm])
 
-    def episode(task_key: Array, key: Array) -> Play:
+    def episode(task_key: Array, key: Array) -> Rollout:
         start = bandit.reset(task_key)[0], policy.init(num_arms)
         return jax.lax.scan(pull, start, jax.random.split(key, bandit.num_pulls))[1]
 
@@ -187,8 +188,8 @@ class UCB(_Counting):
 class Gittins(_Counting):
     """Pulls the arm of the highest Gittins index for the pulls that are left, with a prior Beta(1, 1); ties at random.
 
-    The index of an arm is the certain pay per pull that is as good as pulling the arm at least once and taking that pay from
-    whenever it is better. For rewards 0 and 1.
+    The index of an arm is the certain pay per pull that is as good as pulling the arm at least once and taking that pay
+    from whenever it is better. For rewards 0 and 1.
 
     Args:
       num_pulls: of an episode, at least 1.
@@ -208,7 +209,8 @@ class Gittins(_Counting):
 
 @component
 class BayesOptimal(_Counting):
-    """The best policy there is for two `Independent` arms, by dynamic programming over what may be seen; ties at random.
+    """The best policy there is for two `Independent` arms, by dynamic programming over what may be seen; ties at
+    random.
 
     Args:
       num_pulls: of an episode, from 1 to 200: the table of a policy has about num_pulls ** 4 / 24 bytes.
@@ -239,8 +241,8 @@ class BayesOptimal(_Counting):
 class MajorityRule(_Counting):
     """Pulls the arm that more of what was seen speaks for: its own successes and the other's failures; ties at random.
 
-    The best policy there is for `Dependent` arms, whichever the family: each pull tells as much of both arms, so nothing is
-    gained by exploring. For two arms.
+    The best policy there is for `Dependent` arms, whichever the family: each pull tells as much of both arms, so
+    nothing is gained by exploring. For two arms.
 
     Raises:
       ValueError: from `init`, if there are not two arms.
@@ -261,8 +263,8 @@ class RescorlaWagner:
 
     Args:
       learning_rate: that part, in [0, 1].
-      inverse_temperature: arms are drawn from a softmax of the values times this, at least 0; None: the arm of the highest
-        value is pulled, ties at random.
+      inverse_temperature: arms are drawn from a softmax of the values times this, at least 0; None: the arm of the
+        highest value is pulled, ties at random.
 
     Raises:
       ValueError: if an argument is not as above.
@@ -287,14 +289,14 @@ class RescorlaWagner:
 class RandomWalkFilter:
     """Bayes' rule for a `RestlessBandit`: a posterior of how widely its arms walk and where they are, on a grid.
 
-    Greedy, it is the best policy there is for that bandit with the same standard deviations: each pull tells as much of both
-    arms, so nothing is gained by exploring.
+    Greedy, it is the best policy there is for that bandit with the same standard deviations: each pull tells as much of
+    both arms, so nothing is gained by exploring.
 
     Args:
-      standard_deviations: of the walk's steps, equally likely at first. A positive one below 1 / num_points is too narrow
-        for the grid.
-      greedy: whether to pull the arm of the higher posterior mean; if not, the better arm of one draw from the posterior,
-        which is Thompson sampling.
+      standard_deviations: of the walk's steps, equally likely at first. A positive one below 1 / num_points is too
+        narrow for the grid.
+      greedy: whether to pull the arm of the higher posterior mean; if not, the better arm of one draw from the
+        posterior, which is Thompson sampling.
       num_points: of the grid over [0, 1], at least 2.
 
     Raises:
@@ -315,7 +317,9 @@ class RandomWalkFilter:
             )
 
     def init(self, num_arms: int) -> Array:
-        """The posterior before the first pull: probabilities of standard deviation and arm 0's chance, `[V, points]`."""
+        """The posterior before the first pull: probabilities of standard deviation and arm 0's chance, `[V,
+        points]`.
+        """
         _check_two_arms(self, num_arms)
         shape = (len(self.standard_deviations), self.num_points)
         return jnp.full(shape, 1 / math.prod(shape))
@@ -350,7 +354,9 @@ class RandomWalkFilter:
 
 @component
 class InformativeArmFirst:
-    """Pulls the last arm of an `InformativeBandit`, then the one it told; the best policy there is from three pulls on."""
+    """Pulls the last arm of an `InformativeBandit`, then the one it told; the best policy there is from three pulls
+    on.
+    """
 
     def init(self, num_arms: int) -> Array:
         return jax.nn.one_hot(num_arms - 1, num_arms)
@@ -401,6 +407,8 @@ def _check_two_arms(policy: BanditPolicy, num_arms: int) -> None:
 
 
 def _images(points: np.ndarray, deviations: np.ndarray) -> list[np.ndarray]:
-    """Where a step may lead without an end if it leads to `points` with both ends reflecting, up to 6 deviations away."""
+    """Where a step may lead without an end if it leads to `points` with both ends reflecting, up to 6 deviations
+    away.
+    """
     num_folds = math.ceil(3 * deviations.max()) + 1
     return [sign * points + 2 * fold for sign in (1, -1) for fold in range(-num_folds, num_folds + 1)]

@@ -1,4 +1,6 @@
-"""Dynamic programming for Bernoulli bandits whose arms have a prior Beta(1, 1) each: on the host, once for every horizon."""
+"""Dynamic programming for Bernoulli bandits whose arms have a prior Beta(1, 1) each: on the host, once for every
+horizon.
+"""
 
 import functools
 from typing import Any
@@ -8,10 +10,12 @@ import numpy as np
 
 @functools.lru_cache(maxsize=8)
 def gittins_indices(num_pulls: int) -> np.ndarray:
-    """Indices after `time` pulls of all arms, of an arm's successes and failures: float32 `[time, successes, failures]`.
+    """Indices after `time` pulls of all arms, of an arm's successes and failures: float32 `[time, successes,
+    failures]`.
 
-    For every pay on a grid, the best that can be had from an arm is computed from an episode's end backwards; the index is
-    where pulling once more is worth as much as being paid for all pulls that are left, between two points of the grid.
+    For every pay on a grid, the best that can be had from an arm is computed from an episode's end backwards; the index
+    is where pulling once more is worth as much as being paid for all pulls that are left, between two points of the
+    grid.
     """
     pay = np.linspace(0, 1, 201)
     table = np.zeros((num_pulls,) * 3, np.float32)
@@ -33,7 +37,8 @@ def optimal_preferences(num_pulls: int) -> tuple[np.ndarray, float]:
     """Which of two arms to pull, by all that may have been seen, and what an episode is then expected to pay.
 
     What was seen is written as sums (n, a, b, c) of successes and failures: n of all four numbers, a without arm 0's
-    successes, b of arm 1, c its failures. `position(a, b, c)` numbers what may be seen in n pulls, the same for every n.
+    successes, b of arm 1, c its failures. `position(a, b, c)` numbers what may be seen in n pulls, the same for every
+    n.
 
     Returns:
       int8 `[all that may be seen]`, at `layer_start(n) + position(a, b, c)`: 1 for arm 0, -1 for arm 1, 0 for either;

@@ -1,4 +1,4 @@
-"""Models of behaviour fitted to blocks of recorded episodes, and what they say of who played."""
+"""Models of behaviour fitted to blocks of recorded episodes, and a summary of the fits."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +20,12 @@ def fits_of(arms: Array, rewards: Array, max_blocks: int = 10) -> list[Row]:
     Args:
       arms: that were pulled. int `[N, T]`, of 2 arms.
       rewards: that they paid. `[N, T]`.
-      max_blocks: how many are fitted at most, the first ones: each takes about a quarter of a second. Episodes beyond are left out.
+      max_blocks: how many are fitted at most, the first ones: each takes about a quarter of a second. Episodes beyond
+        are left out.
 
     Returns:
-      A row for each model: its mean `bic`, the share of blocks in which it is the `preferred` one, of the lowest BIC, and the median
-      of its `learning_rate`. No row if there is no whole block.
+      A row for each model: its mean `bic`, the share of blocks in which it is the `preferred` one, of the lowest BIC,
+      and the median of its `learning_rate`. No row if there is no whole block.
     """
     num_blocks = min(max_blocks, len(arms) // EPISODES_OF_A_BLOCK)
     if num_blocks < 1:
@@ -47,7 +48,9 @@ def fits_of(arms: Array, rewards: Array, max_blocks: int = 10) -> list[Row]:
 
 
 def summary_of_fits(rows: Sequence[Row]) -> dict[str, float]:
-    """The share of blocks in which each model is preferred, and the learning rate that the model without lapses finds."""
+    """The share of blocks in which each model is preferred, and the learning rate that the model without lapses
+    finds.
+    """
     shares = {f'{row["model"]} preferred': row['preferred'] for row in rows}
     rates = {row['model']: row['learning_rate'] for row in rows}
     return {**shares, 'learning rate of ab': rates['ab']}

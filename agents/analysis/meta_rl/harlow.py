@@ -13,7 +13,8 @@ def performance_by_trial(states: Any, num_trials: int) -> np.ndarray:
       num_trials: of an episode.
 
     Returns:
-      Share of the selections in trials 0 to `num_trials - 1` that were correct; NaN where there was none. `[num_trials]`.
+      Share of the selections in trials 0 to `num_trials - 1` that were correct; NaN where there was none.
+      `[num_trials]`.
     """
     selected, correct = np.asarray(states.selected), np.asarray(states.correct)
     trials = np.asarray(states.trial)[selected] - 1

@@ -26,8 +26,8 @@ def goal_latencies(reached_goal: np.ndarray) -> GoalLatencies:
     The time from an episode's last goal to its end counts in neither, nor do episodes without a goal in `first`.
 
     Args:
-      reached_goal: whether each step of each of N whole episodes reached the goal; the first row tells of the first step,
-        not of the reset. Bool `[T, N]`.
+      reached_goal: whether each step of each of N whole episodes reached the goal; the first row tells of the first
+        step, not of the reset. Bool `[T, N]`.
 
     Returns:
       The means.

@@ -1,7 +1,7 @@
-"""Which learning rate does someone's behaviour in a bandit look like, and is one needed that a model is free to choose?
+"""Maximum-likelihood fits of Rescorla-Wagner models to bandit choices, compared by BIC.
 
-Models of behaviour are fitted to recorded episodes. In all of them the value of the arm that was pulled goes a fixed part of
-the way to what it paid, and arms are drawn from a softmax, or now and then at random:
+Models of behaviour are fitted to recorded episodes. In all of them the value of the arm that was pulled goes a fixed
+part of the way to what it paid, and arms are drawn from a softmax, or now and then at random:
 
     Q_a += learning_rate * (reward - Q_a), from 0.5 on in every episode
     P(a) = (1 - lapse) * softmax(inverse_temperature * Q)_a + lapse / A

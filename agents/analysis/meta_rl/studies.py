@@ -1,7 +1,7 @@
-"""What there is to measure of an agent that learns within an episode, by the family of its tasks.
+"""Metrics and baselines of deep meta-RL, by task family.
 
-Source: Wang et al. (2016), whose figures these are the numbers of; the policies to compare with are said there too, or are
-Bayes-optimal.
+Source: Wang et al. (2016), whose figures these are the numbers of; the policies to compare with are said there too, or
+are Bayes-optimal.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents.analysis.frozen_episodes import Recording
+from agents.analysis.frozen_episodes import FrozenEpisodes
 from agents.analysis.meta_rl import bandit_policies, behaviour_fits, two_step_policies
-from agents.analysis.meta_rl.bandit_policies import BanditPolicy, Play
+from agents.analysis.meta_rl.bandit_policies import BanditPolicy, Rollout
 from agents.analysis.meta_rl.harlow import performance_by_trial
 from agents.analysis.meta_rl.i_maze import goal_latencies
 from components.environments.bandits import Bandit, BernoulliBandit, InformativeBandit, RestlessBandit
-from components.environments.base import SingleEnvironment
+from components.environments.base import Environment
 from components.environments.harlow.pixels import Harlow
 from components.environments.harlow.ring import RingHarlow
 from components.environments.harlow.symbolic import SymbolicHarlow
@@ -38,8 +38,8 @@ class Study(NamedTuple):
       environment: without wrappers.
       num_steps: of its longest episode.
       measure: from recorded episodes to rows: one for each pull or trial, or a single one.
-      others: policies that nobody had to train, by name: from a key of `bandit_policies.episode_keys` and a number of episodes to
-        the same rows.
+      baselines: hand-designed policies, by name: from a key of `bandit_policies.episode_keys` and a number
+        of episodes to the same rows.
       variations: studies of other forms of the environment to measure in as well, by name.
       summary: from rows to the few numbers that tell most.
       x: column that curves are drawn over; None for bars.
@@ -48,19 +48,19 @@ class Study(NamedTuple):
       simulated: such rows of policies that are such models, by name, from a key and a number of episodes.
     """
 
-    environment: SingleEnvironment
+    environment: Environment
     num_steps: int
-    measure: Callable[[Recording], list[Row]]
+    measure: Callable[[FrozenEpisodes], list[Row]]
     summary: Callable[[Sequence[Row]], Row]
     x: str | None
     y: Sequence[str]
-    others: Mapping[str, Callable[[Array, int], list[Row]]] = {}
+    baselines: Mapping[str, Callable[[Array, int], list[Row]]] = {}
     variations: Mapping[str, 'Study'] = {}
-    fits: Callable[[Recording], list[dict[str, Any]]] | None = None
+    fits: Callable[[FrozenEpisodes], list[dict[str, Any]]] | None = None
     simulated: Mapping[str, Callable[[Array, int], list[dict[str, Any]]]] = {}
 
 
-def study_of(environment: SingleEnvironment) -> Study:
+def study_of(environment: Environment) -> Study:
     """The study of an environment without wrappers.
 
     Raises:
@@ -84,14 +84,16 @@ def study_of(environment: SingleEnvironment) -> Study:
 def _study_of_bandit(bandit: Bandit, prior: Bandit | None = None) -> Study:
     """The study of a bandit, with policies that take it for one of `prior`, if that is given."""
 
-    def measure(recording: Recording) -> list[Row]:
-        return _rows_of_play(play_of(bandit, recording), bandit)
+    def measure(recording: FrozenEpisodes) -> list[Row]:
+        return _rows_of_rollout(rollout_of(bandit, recording), bandit)
 
     def played_by(policy: BanditPolicy) -> Callable[[Array, int], list[Row]]:
-        return lambda key, num_episodes: _rows_of_play(bandit_policies.play(policy, bandit, key, num_episodes), bandit)
+        return lambda key, num_episodes: _rows_of_rollout(
+            bandit_policies.rollout(policy, bandit, key, num_episodes), bandit
+        )
 
-    others = {name: played_by(policy) for name, policy in _policies_for(prior or bandit).items()}
-    study = Study(bandit, bandit.num_pulls, measure, _summary_of_play, 'pull', ('cumulative_regret',), others)
+    baselines = {name: played_by(policy) for name, policy in _policies_for(prior or bandit).items()}
+    study = Study(bandit, bandit.num_pulls, measure, _summary_of_rollout, 'pull', ('cumulative_regret',), baselines)
     return _with_volatilities(study, bandit) if isinstance(bandit, RestlessBandit) else study
 
 
@@ -103,14 +105,17 @@ def _with_volatilities(study: Study, bandit: RestlessBandit) -> Study:
         variations = {f'standard deviation {d:g}': _study_of_bandit(one, bandit) for d, one in alone.items()}
         return study._replace(variations=variations)
 
-    def rows(play: Play) -> list[dict[str, Any]]:
-        return [{'standard_deviation': deviations[0], **row} for row in behaviour_fits.fits_of(play.arms, play.rewards)]
+    def rows(rollout: Rollout) -> list[dict[str, Any]]:
+        return [
+            {'standard_deviation': deviations[0], **row}
+            for row in behaviour_fits.fits_of(rollout.arms, rollout.rewards)
+        ]
 
     def played_by(policy: BanditPolicy) -> Callable[[Array, int], list[dict[str, Any]]]:
-        return lambda key, num_episodes: rows(bandit_policies.play(policy, bandit, key, num_episodes))
+        return lambda key, num_episodes: rows(bandit_policies.rollout(policy, bandit, key, num_episodes))
 
     return study._replace(
-        fits=lambda recording: rows(play_of(bandit, recording)),
+        fits=lambda recording: rows(rollout_of(bandit, recording)),
         simulated={
             'Rescorla-Wagner (0.5)': played_by(bandit_policies.RescorlaWagner(0.5)),
             'Rescorla-Wagner (0.5), softmax': played_by(bandit_policies.RescorlaWagner(0.5, inverse_temperature=5.0)),
@@ -118,13 +123,13 @@ def _with_volatilities(study: Study, bandit: RestlessBandit) -> Study:
     )
 
 
-def play_of(bandit: Bandit, recording: Recording) -> Play:
+def rollout_of(bandit: Bandit, recording: FrozenEpisodes) -> Rollout:
     """An agent's recorded episodes of a bandit, with the regret of each pull."""
     before = jax.tree.map(lambda x: x[:-1], recording.states)
     means = jax.vmap(jax.vmap(bandit.means))(before)
     chosen = jnp.take_along_axis(means, recording.actions[..., None], -1)[..., 0]
-    play = Play(recording.actions, recording.rewards, means.max(-1) - chosen)
-    return jax.tree.map(lambda x: np.asarray(x).T, play)
+    rollout = Rollout(recording.actions, recording.rewards, means.max(-1) - chosen)
+    return jax.tree.map(lambda x: np.asarray(x).T, rollout)
 
 
 def _policies_for(bandit: Bandit) -> dict[str, BanditPolicy]:
@@ -156,22 +161,22 @@ def _policies_for(bandit: Bandit) -> dict[str, BanditPolicy]:
     return policies
 
 
-def _rows_of_play(play: Play, bandit: Bandit) -> list[Row]:
+def _rows_of_rollout(rollout: Rollout, bandit: Bandit) -> list[Row]:
     """For each pull: what has been lost and won so far, and the share of episodes that pull the best arm."""
-    regret = np.cumsum(np.asarray(play.regret, np.float64), 1)
-    reward = np.cumsum(np.asarray(play.rewards, np.float64), 1)
+    regret = np.cumsum(np.asarray(rollout.regret, np.float64), 1)
+    reward = np.cumsum(np.asarray(rollout.rewards, np.float64), 1)
     columns = {
         'cumulative_regret': regret.mean(0),
         'standard_error': regret.std(0, ddof=1) / np.sqrt(len(regret)),
         'cumulative_reward': reward.mean(0),
-        'best_arm': (np.asarray(play.regret) < 1e-6).mean(0),
+        'best_arm': (np.asarray(rollout.regret) < 1e-6).mean(0),
     }
     if isinstance(bandit, InformativeBandit):
-        columns['informative_arm'] = (np.asarray(play.arms) == bandit.num_candidates).mean(0)
+        columns['informative_arm'] = (np.asarray(rollout.arms) == bandit.num_candidates).mean(0)
     return [{'pull': t + 1, **{name: float(x[t]) for name, x in columns.items()}} for t in range(regret.shape[1])]
 
 
-def _summary_of_play(rows: Sequence[Row]) -> Row:
+def _summary_of_rollout(rows: Sequence[Row]) -> Row:
     last = rows[-1]
     summary = {
         'regret': last['cumulative_regret'],
@@ -186,13 +191,13 @@ def _summary_of_play(rows: Sequence[Row]) -> Row:
 
 
 def _study_of_two_step(environment: TwoStep) -> Study:
-    def rows(recording: two_step_policies.Recording) -> list[Row]:
+    def rows(recording: two_step_policies.TwoStepEpisodes) -> list[Row]:
         found = two_step_policies.stay_probabilities(recording)
         return [{name: float(value) for name, value in found._asdict().items()}]
 
-    def measure(recording: Recording) -> list[Row]:
+    def measure(recording: FrozenEpisodes) -> list[Row]:
         places = recording.states.place[:-1]
-        return rows(two_step_policies.Recording(places.T, recording.actions.T, recording.rewards.T))
+        return rows(two_step_policies.TwoStepEpisodes(places.T, recording.actions.T, recording.rewards.T))
 
     policies: dict[str, two_step_policies.TwoStepPolicy] = {
         'random': two_step_policies.Random(),
@@ -200,16 +205,16 @@ def _study_of_two_step(environment: TwoStep) -> Study:
         'last outcome': two_step_policies.LastOutcome(),
         'Bayes-optimal': two_step_policies.BayesOptimal(environment.reward_probability, environment.switch_probability),
     }
-    others = {
-        name: lambda key, n, policy=policy: rows(two_step_policies.play(policy, environment, key, n))
+    baselines = {
+        name: lambda key, n, policy=policy: rows(two_step_policies.rollout(policy, environment, key, n))
         for name, policy in policies.items()
     }
     bars = ('rewarded_common', 'rewarded_rare', 'unrewarded_common', 'unrewarded_rare')
-    return Study(environment, 2 * environment.num_trials, measure, lambda rows: rows[0], None, bars, others)
+    return Study(environment, 2 * environment.num_trials, measure, lambda rows: rows[0], None, bars, baselines)
 
 
 def _study_of_harlow(environment: AnyHarlow) -> Study:
-    def measure(recording: Recording) -> list[Row]:
+    def measure(recording: FrozenEpisodes) -> list[Row]:
         after = jax.tree.map(lambda x: x[1:], recording.states)
         after = after._replace(selected=after.selected & recording.played)
         correct = performance_by_trial(after, environment.num_trials)
@@ -248,7 +253,7 @@ def _with_other_objects(environment: AnyHarlow) -> AnyHarlow:
 
 
 def _study_of_i_maze(environment: SymbolicIMaze | IMaze) -> Study:
-    def measure(recording: Recording) -> list[Row]:
+    def measure(recording: FrozenEpisodes) -> list[Row]:
         found = goal_latencies(recording.states.reached_goal[1:])
         score = float(recording.rewards.sum(0).mean())
         return [{**found._asdict(), 'later_over_first': found.later / found.first, 'episode_return': score}]

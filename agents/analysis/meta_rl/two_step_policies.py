@@ -1,4 +1,4 @@
-"""Policies for the two-step task that nobody had to train, their play, and what repeated choices tell of whoever chose.
+"""Hand-designed baseline policies for the two-step task, rollouts of them, and their stay probabilities.
 
 Source: Wang et al. (2016) for the task and the probabilities of staying. The Bayes-optimal policy, the rule of the last
 outcome and the model-free control are this project's choice of what to show beside a learned agent.
@@ -38,7 +38,7 @@ class TwoStepPolicy(Protocol):
         ...
 
 
-class Recording(NamedTuple):
+class TwoStepEpisodes(NamedTuple):
     """What `N` episodes of the two-step task came to, `T` steps each: two for a trial.
 
     Attributes:
@@ -53,7 +53,7 @@ class Recording(NamedTuple):
     rewards: Array
 
 
-def play(policy: TwoStepPolicy, environment: TwoStep, key: Array, num_episodes: int) -> Recording:
+def rollout(policy: TwoStepPolicy, environment: TwoStep, key: Array, num_episodes: int) -> TwoStepEpisodes:
     """Lets a policy play episodes of the two-step task, in one compiled program.
 
     Args:
@@ -66,20 +66,20 @@ def play(policy: TwoStepPolicy, environment: TwoStep, key: Array, num_episodes: 
       A recording of `N` episodes of `T = 2 * environment.num_trials` steps.
     """
 
-    def trial(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Recording]:
+    def trial(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], TwoStepEpisodes]:
         state, statistics = carry
         act_key, first_key, second_key = jax.random.split(key, 3)
         action, nothing = policy.act(statistics, act_key), jnp.int32(0)
         between, first = environment.step(state, action, first_key)
         after, second = environment.step(between, nothing, second_key)
-        recording = Recording(
+        recording = TwoStepEpisodes(
             places=jnp.stack([state.place, between.place]),
             actions=jnp.stack([action, nothing]),
             rewards=jnp.stack([first.reward, second.reward]),
         )
         return (after, policy.update(statistics, action, between.place, second.reward)), recording
 
-    def episode(task_key: Array, key: Array) -> Recording:
+    def episode(task_key: Array, key: Array) -> TwoStepEpisodes:
         start = environment.reset(task_key)[0], policy.init()
         recording = jax.lax.scan(trial, start, jax.random.split(key, environment.num_trials))[1]
         return jax.tree.map(jnp.ravel, recording)
@@ -91,7 +91,7 @@ def play(policy: TwoStepPolicy, environment: TwoStep, key: Array, num_episodes: 
 class StayProbabilities(NamedTuple):
     """How often the first action of the trial before was repeated, by what that trial was like; scalars.
 
-    Who chooses by a model of the transitions has an interaction above 0; who repeats what was rewarded, a main effect.
+    Model-based behaviour shows a reward x transition interaction, model-free behaviour a main effect of reward.
 
     Attributes:
       rewarded_common: after a reward and a common transition; NaN, like the three others, if no trial was of that kind.
@@ -112,12 +112,12 @@ class StayProbabilities(NamedTuple):
     mean_reward: Array
 
 
-def stay_probabilities(recording: Recording) -> StayProbabilities:
-    """Counts repeated choices in whole episodes of the two-step task, a learned agent's or those of `play`.
+def stay_probabilities(recording: TwoStepEpisodes) -> StayProbabilities:
+    """Counts repeated choices in whole episodes of the two-step task, a learned agent's or those of `rollout`.
 
     Args:
-      recording: of at least two trials; every episode starts with a first stage. A transition is common if it led to the
-        place `action + 1`.
+      recording: of at least two trials; every episode starts with a first stage. A transition is common if it led to
+        the place `action + 1`.
 
     Returns:
       Probabilities over all trials but each episode's first, all episodes together.
@@ -163,8 +163,8 @@ class Random:
 class BayesOptimal:
     """Chooses the action that commonly leads where the reward more probably is; the best policy there is.
 
-    Its statistics are the logarithm of the odds that place 1 pays and not place 2. Every trial moves it by as much, whatever
-    was chosen, so nothing is gained by exploring. Even odds are broken at random.
+    Its statistics are the logarithm of the odds that place 1 pays and not place 2. Every trial moves it by as much,
+    whatever was chosen, so nothing is gained by exploring. Even odds are broken at random.
 
     Args:
       reward_probability: that the paying place pays, above 0.5 and below 1.
@@ -213,8 +213,8 @@ class LastOutcome:
 class Sarsa:
     """Repeats what was rewarded, without a model of the transitions: tabular SARSA(1), with a softmax of its values.
 
-    With eligibility traces that do not decay, the value of the first action goes towards what the trial paid, wherever it
-    led. Values, `[2]`, start at 0 with every episode.
+    With eligibility traces that do not decay, the value of the first action goes towards what the trial paid, wherever
+    it led. Values, `[2]`, start at 0 with every episode.
 
     Args:
       learning_rate: the part of the way it goes, in [0, 1].

@@ -1,4 +1,4 @@
-"""Environments of other libraries as `SingleEnvironment`s.
+"""Environments of other libraries as `Environment`s.
 
 The adapters take environment objects, so a gin file imports only the library it uses.
 """

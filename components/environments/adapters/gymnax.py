@@ -78,7 +78,7 @@ class GymnaxEnvironment:
         return state, make_timestep(observation, reward, jnp.where(terminated, 0, 1), last=last)
 
     def animator(self) -> Animator:
-        import matplotlib  # Imported here as only who draws should wait for it.
+        import matplotlib  # Imported here: only drawing needs it.
 
         matplotlib.use('Agg')
         from gymnax.visualize import Visualizer

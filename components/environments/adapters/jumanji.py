@@ -63,7 +63,7 @@ class JumanjiEnvironment:
     def animator(self) -> Animator:
         if not hasattr(self.environment, 'animate'):
             raise ValueError(f'jumanji has no drawing of {type(self.environment).__name__}')
-        import matplotlib  # Imported here as only who draws should wait for it.
+        import matplotlib  # Imported here: only drawing needs it.
 
         matplotlib.use('Agg')
 

@@ -56,23 +56,24 @@ class HarlowState(NamedTuple):
 
 @component
 class Harlow:
-    """Harlow's task on a screen that is seen while turning one's head, as a pure-JAX `SingleEnvironment`.
+    """Harlow's task on a screen that is seen while turning one's head, as a pure-JAX `Environment`.
 
-    A trial begins with a cross in the screen's centre. Who looks at it, within 3.5 degrees, for 4 environment steps on end
-    gets +.2, and two images of 34 x 34 pixels take its place, with centres 20 degrees to the left and to the right. Looking
-    within 7 degrees of one's centre selects it. For 10 environment steps nothing is shown, and the next trial begins.
+    A trial begins with a cross in the screen's centre. Looking at it, within 3.5 degrees, for 4 environment steps on
+    end pays +.2, and two images of 34 x 34 pixels take its place, with centres 20 degrees to the left and to the right.
+    Looking within 7 degrees of one's centre selects it. For 10 environment steps nothing is shown, and the next trial
+    begins.
 
-    Actions turn left, right, or leave it to the momentum (0 to 2); each is repeated for `action_repeat` environment steps,
-    which make one step of the agent's. In it the velocity becomes half of what it was, and `turn` more or less. An episode
-    starts looking at the cross, at rest; it terminates with the selection of its last trial, or with the step of the agent's in
-    which it reaches `max_steps`.
+    Actions turn left, right, or leave it to the momentum (0 to 2); each is repeated for `action_repeat` environment
+    steps, which make one step of the agent's. In it the velocity becomes half of what it was, and `turn` more or less.
+    An episode starts looking at the cross, at rest; it terminates with the selection of its last trial, or with the
+    step of the agent's in which it reaches `max_steps`.
 
-    Observations are what is seen: 65 degrees, in 84 x 84 pixels (see `images`). All that is seen is upright, so that turning
-    shifts columns, by whole pixels. The screen is 65 degrees wide, and what is left of it darker than what is right of it,
-    so that who looks away can find the way back.
+    Observations are what is seen: 65 degrees, in 84 x 84 pixels (see `images`). All that is seen is upright, so that
+    turning shifts columns, by whole pixels. The screen is 65 degrees wide, and what is left of it darker than what is
+    right of it, so that an agent that looks away can find the way back.
 
-    Images are numbered, and each is a sum of six waves in each colour (see `image`), the same in every episode. No two of the
-    2,000 of the default seed look alike: any two differ by more than .15 on average, of 1.
+    Images are numbered, and each is a sum of six waves in each colour (see `image`), the same in every episode. No two
+    of the 2,000 of the default seed look alike: any two differ by more than .15 on average, of 1.
 
     Args:
       num_trials: trials of an episode, at least 1.
@@ -80,8 +81,8 @@ class Harlow:
       first_image: number of the first of them, at least 0: 0 for training, and 1,000 for images that are held out, say.
       max_steps: environment steps of an episode, at least 1.
       action_repeat: environment steps to each of the agent's, at least 1.
-      turn: degrees that an action adds to the velocity, per step of the agent's; more than 0. Whether the source's 4.4 are that
-        or per environment step is unclear.
+      turn: degrees that an action adds to the velocity, per step of the agent's; more than 0. Whether the source's 4.4
+        are that or per environment step is unclear.
       shuffle_rewards: whether a coin decides which image pays (see the package's docstring).
       seed: of the images.
 
@@ -139,8 +140,8 @@ class Harlow:
 
         At column x and row y, as parts of the image's side, a colour is
         sigmoid(sum over six waves of amplitude * cos(2 pi (f_x x + f_y y) + phase)),
-        where amplitudes are normal, frequencies f uniform over the integers from 0 to 4, those of rows from -4 to 4, and
-        phases uniform.
+        where amplitudes are normal, frequencies f uniform over the integers from 0 to 4, those of rows from -4 to 4,
+        and phases uniform.
         """
         keys = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), number), 3)
         amplitudes = jax.random.normal(keys[0], (3, _NUM_WAVES), jnp.float32)
@@ -177,7 +178,9 @@ class Harlow:
         return view_animator(self.view)
 
     def _environment_step(self, state: HarlowState, pays: Array | None) -> tuple[HarlowState, Array]:
-        """One of an agent's step: the state, and its reward. `pays`: whether a selection does; None: if it is correct."""
+        """One of an agent's step: the state, and its reward. `pays`: whether a selection does; None: if it is
+        correct.
+        """
         yaw = _wrap(state.yaw + state.velocity / self.action_repeat)
         held = (state.phase == _FIXATION) & (abs(yaw) <= _FIXATING)
         phase_steps = jnp.where(held | (state.phase == _INTERVAL), state.phase_steps + 1, 0)

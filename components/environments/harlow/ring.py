@@ -44,14 +44,15 @@ class RingHarlowState(NamedTuple):
 
 @component
 class RingHarlow:
-    """Harlow's task on a ring of 17 cells, of which those around one's gaze are seen, as a pure-JAX `SingleEnvironment`.
+    """Harlow's task on a ring of 17 cells, of which those around one's gaze are seen, as a pure-JAX `Environment`.
 
-    A trial begins with a target in one cell. Looking at it pays +.2, and two objects take its place, three cells to its left and
-    to its right. Looking at one selects it, and the next trial begins. Actions move the gaze left, right or not at all (0 to 2),
-    by one cell. An episode starts one to three cells beside the target, and terminates with its last trial or after `max_steps`.
+    A trial begins with a target in one cell. Looking at it pays +.2, and two objects take its place, three cells to its
+    left and to its right. Looking at one selects it, and the next trial begins. Actions move the gaze left, right or
+    not at all (0 to 2), by one cell. An episode starts one to three cells beside the target, and terminates with its
+    last trial or after `max_steps`.
 
-    Observations are float32 `[9 * (1 + object_size)]`: from the fourth cell on the left of the gaze to the fourth on its right,
-    1 for the target, and then the object's vector, zeros where there is none.
+    Observations are float32 `[9 * (1 + object_size)]`: from the fourth cell on the left of the gaze to the fourth on
+    its right, 1 for the target, and then the object's vector, zeros where there is none.
 
     Args:
       num_trials: trials of an episode, at least 1.
@@ -65,8 +66,8 @@ class RingHarlow:
     Raises:
       ValueError: if a number is not as above.
 
-    Source: the public repository BKHMSI/Meta-RL-Harlow, its one-dimensional variant, for cells, rewards, 6 trials and 250 steps.
-    There an object is one number.
+    Source: the public repository BKHMSI/Meta-RL-Harlow, its one-dimensional variant, for cells, rewards, 6 trials and
+    250 steps. There an object is one number.
     """
 
     num_trials: PositiveInt = 6

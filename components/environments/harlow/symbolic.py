@@ -36,11 +36,11 @@ class SymbolicHarlowState(NamedTuple):
 
 @component
 class SymbolicHarlow:
-    """Harlow's task with random vectors as objects, as a pure-JAX `SingleEnvironment`: one decision a trial.
+    """Harlow's task with random vectors as objects, as a pure-JAX `Environment`: one decision a trial.
 
-    Action 0 selects the object on the left, 1 the one on the right. Observations are float32 `[2 * object_size]`: the vector of
-    the object on the left, then that of the one on the right; zeros where an episode ends. An episode terminates with its last
-    trial.
+    Action 0 selects the object on the left, 1 the one on the right. Observations are float32 `[2 * object_size]`: the
+    vector of the object on the left, then that of the one on the right; zeros where an episode ends. An episode
+    terminates with its last trial.
 
     Args:
       num_trials: trials of an episode, at least 1.

@@ -18,8 +18,8 @@ from components.types import Array
 _STEP, _TURN = 0.2, np.pi / 15
 _RADIUS = 0.2  # Of the agent.
 _REACH = 0.4  # From the agent's centre to that of what it collects.
-# What the 8 actions do: forward, rightward, to the right. In their order: forward, back, step left, step right, turn left, turn
-# right, forward turning left, forward turning right.
+# What the 8 actions do: forward, rightward, to the right. In their order: forward, back, step left, step right, turn
+# left, turn right, forward turning left, forward turning right.
 _ACTIONS = np.array(
     [(1, 0, 0), (-1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1), (1, 0, -1), (1, 0, 1)], np.float32
 )
@@ -29,7 +29,8 @@ _GOAL_COLOUR, _APPLE_COLOUR = (1.0, 0.9, 0.1), (0.1, 0.9, 0.1)
 _CEILING_COLOUR, _FLOOR_COLOUR = (0.55, 0.7, 0.85), (0.3, 0.27, 0.25)
 _FOG = 0.1  # How much darker a wall is with each cell of distance.
 _ROW_FACE, _COLUMN_FACE = 1.0, 0.8  # Brightness of walls that end a column of the map, and of those that end a row.
-# A colour of its own for each cell of wall, so that the walls in sight tell where one is; none like a goal's or an apple's.
+# A colour of its own for each cell of wall, so that the walls in sight tell where one is; none like a goal's or an
+# apple's.
 _WALL_COLOURS = (
     np.random.default_rng(0).permuted(np.linspace(0.15, 0.75, 121 * 3)).reshape(11, 11, 3).astype(np.float32)
 )
@@ -41,7 +42,8 @@ class IMazeState(NamedTuple):
     Attributes:
       position: of the agent, in cells from the map's top and from its left; a cell's centre is a half beyond. `[2]`.
       heading: clockwise from the map's up, in radians, in [0, 2 pi). Scalar.
-      goal: number of the alcove with the goal: 0 and 1 are the upper ones, left and right, 2 and 3 the lower. int32 scalar.
+      goal: number of the alcove with the goal: 0 and 1 are the upper ones, left and right, 2 and 3 the lower. int32
+        scalar.
       apples: which apples are there, from the top. Bool `[4]`.
       num_steps: int32 scalar.
       num_goals: int32 scalar.
@@ -61,23 +63,25 @@ class IMazeState(NamedTuple):
 
 @component
 class IMaze:
-    """The I-maze as seen by who walks in it, as a pure-JAX `SingleEnvironment`; see the package's docstring.
+    """The I-maze as seen by who walks in it, as a pure-JAX `Environment`; see the package's docstring.
 
-    Actions are: forward, back, step left, step right, turn left, turn right, forward turning left, forward turning right (0 to
-    7). A step is .2 cells long and a turn 12 degrees; who does both turns first. Of a step that would bring the agent's centre
-    within .2 cells of a wall, the part along the map's rows, or columns, or both, that would do so is not made. What is within .4
-    cells is collected. At `s` the agent heads into a direction that is drawn anew whenever it gets there.
+    Actions are: forward, back, step left, step right, turn left, turn right, forward turning left, forward turning
+    right (0 to 7). A step is .2 cells long and a turn 12 degrees; an action with both turns first. Of a step that would
+    bring the agent's centre within .2 cells of a wall, the part along the map's rows, or columns, or both, that would
+    do so is not made. What is within .4 cells is collected. At `s` the agent heads into a direction that is drawn
+    whenever it gets there.
 
-    Observations are what is seen, 90 degrees wide, in 84 x 84 pixels (see `images`), or along `num_rays` rays. A cell of wall has
-    a colour of its own, darker from afar, so that what is in sight tells where the agent is. Apples and the goal are discs of
-    colours that no wall has. The goal is seen from its alcove, from the cell in front of it, and in part from up to 1.4 cells
-    before that one, but from nowhere else.
+    Observations are what is seen, 90 degrees wide, in 84 x 84 pixels (see `images`), or along `num_rays` rays. A cell
+    of wall has a colour of its own, darker from afar, so that what is in sight tells where the agent is. Apples and the
+    goal are discs of colours that no wall has. The goal is seen from its alcove, from the cell in front of it, and in
+    part from up to 1.4 cells before that one, but from nowhere else.
 
     Args:
       num_steps: steps of an episode, at least 1.
       apples: whether there are any.
-      num_rays: None for pixels. Otherwise observations are float32 `[4 * num_rays]`, for each ray from the left to the right what
-        it meets: red, green and blue, and how near that is, 1 / (1 + distance in cells along the agent's heading); at least 1.
+      num_rays: None for pixels. Otherwise observations are float32 `[4 * num_rays]`, for each ray from the left to the
+        right what it meets: red, green and blue, and how near that is, 1 / (1 + distance in cells along the agent's
+        heading); at least 1.
 
     Raises:
       ValueError: if a number is not as above.
@@ -162,7 +166,7 @@ def _layers(state: IMazeState, num_columns: int) -> list[_Layer]:
     order = jnp.argsort(-depths)
 
     def disc(depth, sideways, there, colour):
-        divisor = jnp.maximum(depth, 0.05)  # None is nearer and seen: who is so near has collected it.
+        divisor = jnp.maximum(depth, 0.05)  # None is nearer and seen: an agent so near has collected it.
         squared = (_DISC_RADIUS / divisor) ** 2 - (screen - sideways / divisor) ** 2
         seen = there & (depth > 0.05) & (depth < distance) & (squared >= 0)
         half_height = jnp.where(seen, jnp.sqrt(jnp.maximum(squared, 0)), -1)

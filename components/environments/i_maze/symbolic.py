@@ -21,7 +21,8 @@ class SymbolicIMazeState(NamedTuple):
 
     Attributes:
       cell: row and column of where the agent is. int32 `[2]`.
-      goal: number of the alcove with the goal: 0 and 1 are the upper ones, left and right, 2 and 3 the lower. int32 scalar.
+      goal: number of the alcove with the goal: 0 and 1 are the upper ones, left and right, 2 and 3 the lower. int32
+        scalar.
       apples: which apples are there, from the top. Bool `[4]`.
       num_steps: int32 scalar.
       num_goals: int32 scalar.
@@ -40,15 +41,15 @@ class SymbolicIMazeState(NamedTuple):
 
 @component
 class SymbolicIMaze:
-    """The I-maze as a grid of cells, as a pure-JAX `SingleEnvironment`; see the package's docstring.
+    """The I-maze as a grid of cells, as a pure-JAX `Environment`; see the package's docstring.
 
-    Actions move up, down, left or right (0 to 3), by one cell; into a wall is not at all. An agent that enters the cell of an
-    apple collects it, and one that enters the goal's alcove is at `s` when it sees what it did.
+    Actions move up, down, left or right (0 to 3), by one cell; into a wall is not at all. An agent that enters the cell
+    of an apple collects it, and one that enters the goal's alcove is at `s` when it sees what it did.
 
-    Observations are float32 `[view_size, view_size, 3]`: the cells around the agent's, with the map's up on top. They are 1 where
-    there is a wall, an apple, and the goal; beyond the map is wall. Walls hide nothing but the goal: it is seen from the cell
-    in front of its alcove alone. With a `view_size` of 5 or more walls look different from every cell, so that where the agent
-    is can be told from one observation.
+    Observations are float32 `[view_size, view_size, 3]`: the cells around the agent's, with the map's up on top. They
+    are 1 where there is a wall, an apple, and the goal; beyond the map is wall. Walls hide nothing but the goal: it is
+    seen from the cell in front of its alcove alone. With a `view_size` of 5 or more walls look different from every
+    cell, so that where the agent is can be told from one observation.
 
     Args:
       num_steps: steps of an episode, at least 1. The default takes an agent about as far as 900 steps of `IMaze`.

@@ -1,7 +1,7 @@
-"""How the derivative of an outer loss through inner updates is taken: the same estimate at another price, or a coarser one.
+"""The interface of gradient estimators: the derivative of an outer loss through inner updates.
 
-`Mixed`, `Reverse` and `Forward` are exact and agree; they differ in time and memory. `Truncated` looks through one update
-only. `EvolutionStrategies` needs no derivative at all.
+`Mixed`, `Reverse` and `Forward` are exact and agree; they differ in time and memory. `Truncated` looks through one
+update only. `EvolutionStrategies` needs no derivative at all.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -10,36 +10,36 @@ import jax
 import jax.numpy as jnp
 
 from components.inner_loop import AgentState, InnerLoop
-from components.replay import Recording
+from components.replay import Replay
 from components.types import Array, MetaParams, Metrics, Params, Targets
 from components.update_rule import UpdateRule
 
 
-class Lifetime(NamedTuple):
-    """What came of a few updates of one agent, beside the outer loss.
+class UnrollResult(NamedTuple):
+    """Result of `K` inner updates of one agent, beside the outer loss.
 
     Attributes:
-      agent: after them.
-      metrics: of them.
+      agent: the final agent.
+      metrics: of the updates.
       targets: of the outer loss, which are held fixed.
-      recording: what was acted.
-      memory: whatever else its meta-optimiser keeps of it.
+      recording: trajectories that the agent acted.
+      lifetime_state: meta-optimiser state kept per lifetime.
     """
 
     agent: AgentState
     metrics: Metrics
     targets: Targets
-    recording: Recording
-    memory: Any = ()
+    recording: Replay
+    lifetime_state: Any = ()
 
 
-class LifetimeLoss(Protocol):
-    """The outer loss of one agent in the course of a few updates."""
+class OuterLoss(Protocol):
+    """The outer loss of one agent after `K` inner updates."""
 
     def __call__(
         self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, targets: Targets = None
-    ) -> tuple[Array, Lifetime]:
-        """Takes the updates, and judges them.
+    ) -> tuple[Array, UnrollResult]:
+        """Takes the updates, and evaluates the outer loss.
 
         Args:
           meta_params: to learn with, one for each of the `K` updates, leaves `[K, ...]`.
@@ -55,17 +55,17 @@ class Estimate(NamedTuple):
 
     Attributes:
       gradient: as the meta-parameters.
-      by_update: what of it came through each of the `K` updates, leaves `[K, ...]`; None where that is not known.
-      lifetime: what came of the updates.
+      per_update: contribution of each of the `K` inner updates, leaves `[K, ...]`; None where it is not known.
+      result: of the updates.
     """
 
     gradient: MetaParams
-    by_update: MetaParams | None
-    lifetime: Lifetime
+    per_update: MetaParams | None
+    result: UnrollResult
 
 
-class Differentiation(Protocol):
-    """A frozen dataclass that estimates the derivative of a `LifetimeLoss` with respect to meta-parameters."""
+class GradientEstimator(Protocol):
+    """A frozen dataclass that estimates the derivative of an `OuterLoss` with respect to meta-parameters."""
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         """Raises ValueError if it cannot be had for these."""
@@ -73,7 +73,7 @@ class Differentiation(Protocol):
 
     def __call__(
         self,
-        lifetime_loss: LifetimeLoss,
+        outer_loss: OuterLoss,
         meta_params: MetaParams,
         num_inner_steps: int,
         agent: AgentState,
@@ -83,12 +83,12 @@ class Differentiation(Protocol):
         ...
 
 
-def reverse_mode(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+def reverse_mode(outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
     """The derivative in reverse mode over the `K` updates, whatever the mode inside of each."""
-    by_update, lifetime = jax.grad(lambda m: lifetime_loss(m, agent, inner_loop), has_aux=True)(
+    per_update, result = jax.grad(lambda m: outer_loss(m, agent, inner_loop), has_aux=True)(
         repeat(meta_params, num_inner_steps)
     )
-    return Estimate(jax.tree.map(lambda x: x.sum(0), by_update), by_update, lifetime)
+    return Estimate(jax.tree.map(lambda x: x.sum(0), per_update), per_update, result)
 
 
 def repeat(meta_params: MetaParams, num_inner_steps: int) -> MetaParams:

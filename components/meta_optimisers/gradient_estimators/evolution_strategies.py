@@ -19,9 +19,10 @@ class EvolutionStrategies:
         gradient  = direction (loss(eta + standard_deviation direction) - loss(eta - standard_deviation direction))
                     / (2 standard_deviation)
 
-    Acting happens once, at eta; the moved lifetimes learn from the same trajectories, and the outer targets are those at
-    eta. So what is estimated is the meta-gradient of the other modes, but for the smoothing, whatever the inner optimiser;
-    the effect of eta on data is left out here as there. A lifetime knows one direction, hence several lifetimes.
+    Acting happens once, at eta; the moved lifetimes learn from the same trajectories, and the outer targets are those
+    at eta. So what is estimated is the meta-gradient of the other modes, but for the smoothing, whatever the inner
+    optimiser; the effect of eta on data is left out here as there. A lifetime knows one direction, hence several
+    lifetimes.
 
     Args:
       standard_deviation: of the unconstrained meta-parameters' perturbations.
@@ -41,19 +42,19 @@ class EvolutionStrategies:
                 'others: set num_lifetimes (NUM_LIFETIMES) to at least 2'
             )
 
-    def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
-        _, lifetime = lifetime_loss(repeat(meta_params, num_inner_steps), agent, inner_loop)
-        replayed, agent = replay(inner_loop, agent, lifetime.recording)
-        key, direction_key = jax.random.split(lifetime.agent.key)
+    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+        _, result = outer_loss(repeat(meta_params, num_inner_steps), agent, inner_loop)
+        replayed, agent = replay(inner_loop, agent, result.recording)
+        key, direction_key = jax.random.split(result.agent.key)
         direction = normal_like(direction_key, meta_params)
 
         def loss(sign: int) -> Array:
             moved = jax.tree.map(lambda x, d: x + sign * self.standard_deviation * d, meta_params, direction)
-            return lifetime_loss(repeat(moved, num_inner_steps), agent, replayed, lifetime.targets)[0]
+            return outer_loss(repeat(moved, num_inner_steps), agent, replayed, result.targets)[0]
 
         slope = (loss(1) - loss(-1)) / (2 * self.standard_deviation)
         gradient = jax.tree.map(lambda d: slope * d, direction)
-        return Estimate(gradient, None, lifetime._replace(agent=lifetime.agent._replace(key=key)))
+        return Estimate(gradient, None, result._replace(agent=result.agent._replace(key=key)))
 
 
 def normal_like(key: Array, tree: Any) -> Any:

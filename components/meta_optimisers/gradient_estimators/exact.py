@@ -16,8 +16,8 @@ class Reverse:
     """Exact; reverse mode throughout, which keeps what every update computes.
 
     Args:
-      rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and computes
-        it anew in the reverse pass. Acting is never repeated.
+      rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and
+        recomputes it in the reverse pass. Acting is never repeated.
     """
 
     rematerialise: bool = False
@@ -25,9 +25,9 @@ class Reverse:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
 
-    def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
         inner_loop = inner_loop._replace(rematerialise=self.rematerialise)
-        return reverse_mode(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
+        return reverse_mode(outer_loss, meta_params, num_inner_steps, agent, inner_loop)
 
 
 MAX_FORWARD_SCALARS = 64
@@ -52,9 +52,9 @@ class Forward:
                 f'{num_scalars} numbers; use Mixed'
             )
 
-    def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
         def loss(meta_params):
-            return lifetime_loss(repeat(meta_params, num_inner_steps), agent, inner_loop)
+            return outer_loss(repeat(meta_params, num_inner_steps), agent, inner_loop)
 
-        gradient, lifetime = jax.jacfwd(loss, has_aux=True)(meta_params)
-        return Estimate(gradient, None, lifetime)
+        gradient, result = jax.jacfwd(loss, has_aux=True)(meta_params)
+        return Estimate(gradient, None, result)

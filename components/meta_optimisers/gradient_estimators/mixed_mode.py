@@ -10,7 +10,7 @@ from components.inner_loop import InnerLoop
 from components.meta_optimisers.gradient_estimators.base import Estimate, reverse_mode
 from components.networks.network import NetworkFunctions
 from components.optimisers import check_differentiable
-from components.types import Logs, MetaParams, Params, Trajectory, Values
+from components.types import FieldValues, Logs, MetaParams, Params, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -18,15 +18,15 @@ from components.update_rule import UpdateRule
 class Mixed:
     """Exact; reverse mode from update to update, mixed with forward mode inside of each. The default.
 
-    Second derivatives of a loss are symmetric: the transpose of a gradient's derivative, which a reverse pass through an
-    update asks for, is the derivative of the gradient along a vector. So the reverse pass through an update starts from what
-    the update started from, and neither keeps nor differentiates the update's own reverse pass. The inner gradient is a
-    semi-gradient, whose derivative is not symmetric: the exchange is made for the loss with its targets as one more
-    argument, and the targets are differentiated in reverse mode by themselves.
+    Second derivatives of a loss are symmetric: the transpose of a gradient's derivative, which a reverse pass through
+    an update asks for, is the derivative of the gradient along a vector. So the reverse pass through an update starts
+    from what the update started from, and neither keeps nor differentiates the update's own reverse pass. The inner
+    gradient is a semi-gradient, whose derivative is not symmetric: the exchange is made for the loss with its targets
+    as one more argument, and the targets are differentiated in reverse mode by themselves.
 
     Args:
-      rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and computes
-        the gradient anew in the reverse pass. Acting is never repeated.
+      rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and
+        recomputes the gradient in the reverse pass. Acting is never repeated.
 
     Source: Kemaev et al. (2025), without their block structure; with targets apart, this project.
     """
@@ -36,9 +36,9 @@ class Mixed:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
 
-    def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
         inner_loop = in_mixed_mode(inner_loop)._replace(rematerialise=self.rematerialise)
-        return reverse_mode(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
+        return reverse_mode(outer_loss, meta_params, num_inner_steps, agent, inner_loop)
 
 
 def in_mixed_mode(inner_loop: InnerLoop) -> InnerLoop:
@@ -51,8 +51,8 @@ def in_mixed_mode(inner_loop: InnerLoop) -> InnerLoop:
 
 
 def mixed_mode_gradient(
-    bind: Callable[[Values], UpdateRule], network: NetworkFunctions
-) -> Callable[[Values, Params, Trajectory], tuple[Params, Logs]]:
+    bind: Callable[[FieldValues], UpdateRule], network: NetworkFunctions
+) -> Callable[[FieldValues, Params, Trajectory], tuple[Params, Logs]]:
     """`UpdateRule.gradient` with the reverse pass of `Mixed`: one forward pass along the cotangent, and one back.
 
     Args:

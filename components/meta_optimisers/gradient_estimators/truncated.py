@@ -20,7 +20,7 @@ class Truncated:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
 
-    def __call__(self, lifetime_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
         whole = in_mixed_mode(inner_loop)
 
         def gradient(values, params, trajectory):
@@ -30,4 +30,4 @@ class Truncated:
             return whole.step(values, gradient, *jax.lax.stop_gradient((opt_state, params)))
 
         inner_loop = whole._replace(gradient=gradient, step=step)
-        return reverse_mode(lifetime_loss, meta_params, num_inner_steps, agent, inner_loop)
+        return reverse_mode(outer_loss, meta_params, num_inner_steps, agent, inner_loop)

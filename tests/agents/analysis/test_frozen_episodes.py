@@ -11,7 +11,7 @@ from agents.analysis.frozen_episodes import Recorder
 from agents.analysis.meta_rl import bandit_policies
 from agents.analysis.meta_rl.bandit_policies import episode_keys
 from agents.analysis.meta_rl.behaviour_fits import fits_of, summary_of_fits
-from agents.analysis.meta_rl.studies import play_of, study_of
+from agents.analysis.meta_rl.studies import rollout_of, study_of
 from components.acting.policies import Softmax
 from components.environments.bandits import BernoulliBandit, Dependent, Independent, InformativeBandit, RestlessBandit
 from components.environments.catch import Catch
@@ -27,7 +27,8 @@ KEY = jax.random.key(3)
 
 
 def scripted(choose, initial, num_actions):
-    """A network whose logits are those that `choose(state, observation, first) -> action, state` asks for, with certainty."""
+    """A network whose logits are those that `choose(state, observation, first) -> action, state` asks for, with
+    certainty."""
 
     def step(params, observation, first, core_state):
         state = jax.tree.map(lambda s, x: jnp.where(first.reshape(-1, *[1] * (x.ndim - 1)), s, x), initial, core_state)
@@ -68,11 +69,11 @@ def test_an_agent_is_given_the_tasks_of_the_key_and_its_last_action_and_reward()
 def test_regret_is_what_the_best_arm_would_have_paid_more():
     bandit = BernoulliBandit(Dependent((0.1,)), 4)
     recording = record(PreviousReward(PreviousAction(bandit)), win_stay, jnp.int32(0), 2, 4, 30)
-    play = play_of(bandit, recording)
-    np.testing.assert_allclose(play.regret, np.where(recording.actions.T == 0, 0.8, 0.0), atol=1e-6)
+    rollout = rollout_of(bandit, recording)
+    np.testing.assert_allclose(rollout.regret, np.where(recording.actions.T == 0, 0.8, 0.0), atol=1e-6)
     rows = study_of(bandit).measure(recording)
     assert [row['pull'] for row in rows] == [1, 2, 3, 4]
-    np.testing.assert_allclose(rows[-1]['cumulative_regret'], play.regret.sum(1).mean(), rtol=1e-5)
+    np.testing.assert_allclose(rows[-1]['cumulative_regret'], rollout.regret.sum(1).mean(), rtol=1e-5)
     np.testing.assert_allclose(rows[1]['best_arm'], (recording.actions[1] == 1).mean())
     np.testing.assert_allclose(rows[2]['cumulative_reward'], recording.rewards[:3].sum(0).mean(), rtol=1e-5)
 
@@ -82,7 +83,7 @@ def test_an_arm_that_walks_has_the_regret_of_where_it_was():
     recording = record(PreviousReward(PreviousAction(bandit)), win_stay, jnp.int32(0), 2, 5, 20)
     p = np.asarray(recording.states.probability[:-1]).T
     chosen = np.where(recording.actions.T == 0, p, 1 - p)
-    np.testing.assert_allclose(play_of(bandit, recording).regret, np.maximum(p, 1 - p) - chosen, atol=1e-6)
+    np.testing.assert_allclose(rollout_of(bandit, recording).regret, np.maximum(p, 1 - p) - chosen, atol=1e-6)
 
 
 def test_nothing_changes_after_the_end_of_an_episode():
@@ -130,8 +131,8 @@ def test_latencies_of_who_goes_around_in_the_maze():
 
 def test_others_play_the_same_tasks():
     bandit = BernoulliBandit(Independent(2), 10)
-    rows = study_of(bandit).others['majority rule'](KEY, 100)
-    expected = bandit_policies.play(bandit_policies.MajorityRule(), bandit, KEY, 100).regret.sum(1).mean()
+    rows = study_of(bandit).baselines['majority rule'](KEY, 100)
+    expected = bandit_policies.rollout(bandit_policies.MajorityRule(), bandit, KEY, 100).regret.sum(1).mean()
     np.testing.assert_allclose(rows[-1]['cumulative_regret'], expected, rtol=1e-5)
 
 
@@ -147,9 +148,9 @@ def test_others_play_the_same_tasks():
 )
 def test_each_family_has_its_policies(environment, names):
     study = study_of(environment)
-    assert names <= set(study.others)
+    assert names <= set(study.baselines)
     for name in names:
-        row = study.summary(study.others[name](KEY, 40))
+        row = study.summary(study.baselines[name](KEY, 40))
         assert all(np.isfinite(value) for value in row.values())
 
 
@@ -161,8 +162,8 @@ def test_each_volatility_is_measured_for_itself_with_policies_that_do_not_know_w
     assert low.environment == RestlessBandit((0.02,), 5)
     assert not low.variations
     unaware = bandit_policies.RandomWalkFilter((0.02, 0.3))
-    expected = bandit_policies.play(unaware, low.environment, KEY, 100).regret.sum(1).mean()
-    rows = low.others['Bayes-optimal'](KEY, 100)
+    expected = bandit_policies.rollout(unaware, low.environment, KEY, 100).regret.sum(1).mean()
+    rows = low.baselines['Bayes-optimal'](KEY, 100)
     np.testing.assert_allclose(rows[-1]['cumulative_regret'], expected, rtol=1e-5)
 
 
@@ -179,7 +180,7 @@ def test_models_of_behaviour_are_fitted_to_blocks_of_one_volatility():
 
 
 def test_blocks_are_whole_and_no_more_than_asked_for():
-    played = bandit_policies.play(bandit_policies.RescorlaWagner(0.2, 5.0), RestlessBandit((0.1,)), KEY, 39)
+    played = bandit_policies.rollout(bandit_policies.RescorlaWagner(0.2, 5.0), RestlessBandit((0.1,)), KEY, 39)
     rows = fits_of(played.arms, played.rewards, max_blocks=2)
     assert fits_of(played.arms[:29], played.rewards[:29]) == rows
     assert fits_of(played.arms[:9], played.rewards[:9]) == []

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from agents.analysis import gradient_noise, signal_to_noise
-from agents.analysis.gradient_noise import Estimator, Sampler
+from agents.analysis.gradient_noise import Sampler, WeightedEstimator
 from agents.analysis.signal_to_noise import Draws
 from agents.learner import Learner
 from components.meta_optimisers.step_weights import Geometric, LastStep, Uniform
@@ -51,7 +51,7 @@ def test_a_sample_is_the_plain_meta_gradient_through_each_number_of_updates(samp
         optimiser = dataclasses.replace(learner.agent.meta_optimiser, num_inner_steps=k)
         found = jax.jit(
             lambda m, k=k, optimiser=optimiser: (
-                optimiser.differentiation(optimiser.lifetime_loss, m, k, agent, learner.inner_loop).gradient
+                optimiser.gradient_estimator(optimiser.outer_loss, m, k, agent, learner.inner_loop).gradient
             )
         )(frozen.meta_params)
         slices = gradient_noise.meta_param_slices(frozen.meta_params)
@@ -69,9 +69,9 @@ def test_another_optimiser_starts_anew_and_the_same_one_goes_on(sampled):
 
 def test_estimators_weigh_the_same_samples():
     gradients = np.arange(24.0).reshape(2, 4, 3)
-    np.testing.assert_array_equal(Estimator(3, LastStep())(gradients), gradients[:, 2])
-    np.testing.assert_allclose(Estimator(2, Uniform())(gradients), gradients[:, :2].mean(1))
-    np.testing.assert_allclose(Estimator(4, Geometric(0.0))(gradients), gradients[:, 0])
+    np.testing.assert_array_equal(WeightedEstimator(3, LastStep())(gradients), gradients[:, 2])
+    np.testing.assert_allclose(WeightedEstimator(2, Uniform())(gradients), gradients[:, :2].mean(1))
+    np.testing.assert_allclose(WeightedEstimator(4, Geometric(0.0))(gradients), gradients[:, 0])
 
 
 def test_summaries_of_a_known_distribution():
@@ -79,9 +79,9 @@ def test_summaries_of_a_known_distribution():
     rng, unit = np.random.default_rng(0), 1e-25
     noise = rng.standard_normal((20_000, 2)) * [1, 3]
     gradients = (1 + noise)[..., None] * unit
-    plain, mixture = Estimator(2, LastStep()), Estimator(2, Uniform())
+    plain, mixture = WeightedEstimator(2, LastStep()), WeightedEstimator(2, Uniform())
     everything = {'all': slice(None)}
-    found = gradient_noise.summarise(gradients, [plain, mixture], everything, gradients[:, -1], num_resamples=300)
+    found = gradient_noise.summarise_noise(gradients, [plain, mixture], everything, gradients[:, -1], num_resamples=300)
     plain, mixture = found[plain, 'all'], found[mixture, 'all']
     assert plain.mean == pytest.approx(unit, rel=0.1)
     assert plain.variance == pytest.approx(9 * unit**2, rel=0.05)
@@ -101,10 +101,10 @@ def test_summaries_of_a_known_distribution():
 def test_a_cosine_to_a_reference_that_is_lost_in_noise_is_not_given():
     rng = np.random.default_rng(0)
     gradients = rng.standard_normal((100, 1, 1))
-    one = Estimator(1, LastStep())
+    one = WeightedEstimator(1, LastStep())
 
     def cosine(reference):
-        return gradient_noise.summarise(gradients, [one], {'all': slice(None)}, reference, 10)[one, 'all'].cosine
+        return gradient_noise.summarise_noise(gradients, [one], {'all': slice(None)}, reference, 10)[one, 'all'].cosine
 
     assert np.isnan(cosine(gradients[:, 0]))
     assert abs(cosine(gradients[:, 0] - 1)) == 1
@@ -190,11 +190,11 @@ def test_draws_equal_up_to_scale_do_not_differ():
 
 
 def test_the_interval_of_a_ratio_of_variances_covers_the_truth():
-    rng, estimator, hits = np.random.default_rng(6), Estimator(2, Uniform()), []
+    rng, estimator, hits = np.random.default_rng(6), WeightedEstimator(2, Uniform()), []
     for i in range(100):
         first, second = noise(rng, 2), noise(rng, 2)
         gradients = np.stack([first, 0.5 * first + second], 1)
-        summary = gradient_noise.summarise(gradients, [estimator], {'all': slice(None)}, gradients[:, -1], 200, i)
+        summary = gradient_noise.summarise_noise(gradients, [estimator], {'all': slice(None)}, gradients[:, -1], 200, i)
         low, high = summary[estimator, 'all'].variance_ratio_interval
         hits.append(low <= 1.25 / (0.75**2 + 0.5**2) <= high)
     assert np.mean(hits) > at_least(0.93, 100)
@@ -218,12 +218,14 @@ def test_the_moments_behind_the_interval_are_estimated_without_bias(num_numbers)
 
 def test_estimates_that_do_not_vary_have_no_ratios(tmp_path):
     """All the same, all zero, and one that is not zero, which many a resample misses."""
-    one = Estimator(1, LastStep())
+    one = WeightedEstimator(1, LastStep())
     rows = []
     for gradients in (np.ones((16, 1, 2)), np.zeros((16, 1, 2)), np.eye(16)[:, None, :1]):
         with warnings.catch_warnings():
             warnings.simplefilter('error')
-            summary = gradient_noise.summarise(gradients, [one], {'all': slice(None)}, gradients[:, -1], 50)[one, 'all']
+            summary = gradient_noise.summarise_noise(gradients, [one], {'all': slice(None)}, gradients[:, -1], 50)[
+                one, 'all'
+            ]
         rows.append(meta_gradient_statistics._row('0', one, 'all', 16, 16, summary))
     assert [row['signal_to_noise'] for row in rows] == ['', '', '0']
     assert [row['signal_to_noise_gain_low'] for row in rows] == ['', '', '0']

@@ -30,7 +30,8 @@ from tests.helpers.agents_for_tests import make_agent
 from tools import inspect_objective, run
 
 NUM_STEPS, BATCH_SIZE = 7, 4
-# A termination after step 2 of column 0, a truncation after step 2 of column 1 and both in column 2; nothing in column 3.
+# A termination after step 2 of column 0, a truncation after step 2 of column 1 and both in column 2; nothing in column
+# 3.
 DISCOUNT = np.ones((NUM_STEPS, BATCH_SIZE), np.float32)
 MASK = np.ones((NUM_STEPS, BATCH_SIZE), np.float32)
 DISCOUNT[2, 0] = DISCOUNT[0, 2] = DISCOUNT[6, 2] = 0
@@ -196,7 +197,9 @@ def test_comparisons_by_hand():
 
 def test_the_nearest_is_the_first_of_those_that_tie():
     def summary(distance, correlation):
-        return learned_objectives.Summary(np.array(distance), np.square(correlation), np.array(correlation), {}, {})
+        return learned_objectives.ObjectiveSummary(
+            np.array(distance), np.square(correlation), np.array(correlation), {}, {}
+        )
 
     near = summary([0.5, 0.2 + 1e-7, 0.2], [-0.9, 0.1, 0.3])
     assert (learned_objectives.nearest(near), learned_objectives.best_fit(near)) == (1, 0)
@@ -234,7 +237,7 @@ def learner():
 def test_a_learned_return_that_is_a_known_one_is_told_to_be_it(learner):
     """A network of zeros adds nothing."""
     inspector, seen = look(learner, 'objective.returns', change=jnp.zeros_like)
-    summary = learned_objectives.summarise(seen)
+    summary = learned_objectives.summarise_objective(seen)
     index = learned_objectives.nearest(summary)
     assert str(inspector.known[index]) == 'lambda-return, discount 0.95, lambda 0.8'
     assert learned_objectives.best_fit(summary) == index
@@ -276,7 +279,7 @@ def test_the_weights_that_act_while_the_agent_learns_act_here_too(learner):
     state = jax.tree.map(lambda x: x[0, 0], learner.state.agents)
     acting = jax.tree.map(jnp.zeros_like, state.params)
     acting['network/logits_head']['b'] = jnp.array([99.0, 0, 0])
-    inner_loop = learner.inner_loop._replace(follow=Behaviour(num_updates_behind=None).follow)
+    inner_loop = learner.inner_loop._replace(update_behaviour=Behaviour(num_updates_behind=None).update)
     found = learned_objectives.sample_trajectories(
         inner_loop, state._replace(behaviour=acting), jax.random.key(0), 2, 8
     )
@@ -295,7 +298,7 @@ def test_a_policy_target_is_compared_with_advantages():
     _, seen = look(Learner(agent), paths[0])
     assert set(seen.derivatives) == {'reward'}
     assert np.any(seen.derivatives['reward'])
-    summary = learned_objectives.summarise(seen)
+    summary = learned_objectives.summarise_objective(seen)
     assert np.isnan(summary.distance).all()
     index = learned_objectives.nearest(summary)
     assert summary.correlation[index] == pytest.approx(summary.correlation.max(), abs=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agents.experiments.compilation_cache import DEFAULT, use_compilation_cache
-from agents.experiments.cost_estimate import Prediction, num_operations, predict
+from agents.experiments.cost_estimate import CostEstimate, estimate_cost, num_operations
 from agents.experiments.experiment import Experiment
 from agents.learner import Learner
 from tests.helpers.agents_for_tests import make_agent, meta_gradient
@@ -25,19 +25,19 @@ def make_prediction(**kwargs):
         'flops_per_meta_update': 1e9,
         'seconds_per_meta_update': 1.0,
     }
-    return Prediction(**{**figures, **kwargs})
+    return CostEstimate(**{**figures, **kwargs})
 
 
 def test_figures_are_those_of_the_experiment():
     agent = make_agent(meta_optimiser=meta_gradient(num_inner_steps=3), num_lifetimes=2)
     experiment = Experiment(agent, total_env_steps=1_250, num_seeds=2, compilation_cache=None)
-    prediction = predict(experiment)
-    assert prediction.env_steps_per_update == 4 * 5 * 2
-    assert prediction.updates_per_meta_update == 3
-    assert prediction.num_meta_updates == 1_250 // 120
+    estimate = estimate_cost(experiment)
+    assert estimate.env_steps_per_update == 4 * 5 * 2
+    assert estimate.updates_per_meta_update == 3
+    assert estimate.num_meta_updates == 1_250 // 120
     state = Learner(agent, num_seeds=2).state
-    assert prediction.memory_bytes > sum(np.prod(x.shape, dtype=int) * 4 for x in jax.tree.leaves(state))
-    assert prediction.training_seconds == 10 * prediction.seconds_per_meta_update > 0
+    assert estimate.memory_bytes > sum(np.prod(x.shape, dtype=int) * 4 for x in jax.tree.leaves(state))
+    assert estimate.training_seconds == 10 * estimate.seconds_per_meta_update > 0
 
 
 def test_operations_are_those_of_products_and_convolutions_in_loops_and_branches():

@@ -50,7 +50,7 @@ def test_names_that_a_file_gives_to_old_modules_are_kept(tmp_path):
         'from components import policies as p',
         'from components.environments import base as environments',
         'components.environments.adapters.GymnaxEnvironment.environment = "CartPole-v1"',
-        'p.EpsilonMixed.epsilon = 0.5',
+        'p.EpsilonMixture.epsilon = 0.5',
         'environments.Batch.environment = @components.environments.adapters.GymnaxEnvironment()',
         'environments.Batch.batch_size = 2',
     ]
@@ -58,7 +58,7 @@ def test_names_that_a_file_gives_to_old_modules_are_kept(tmp_path):
     gin_config.load([tmp_path / 'old.gin'])
     assert gin_config.bindings() == {
         'components.environments.adapters.gymnax.GymnaxEnvironment.environment': "'CartPole-v1'",
-        'components.acting.policies.EpsilonMixed.epsilon': '0.5',
+        'components.acting.policies.EpsilonMixture.epsilon': '0.5',
         'components.environments.batch.Batch.environment': (
             '@components.environments.adapters.gymnax.GymnaxEnvironment()'
         ),
@@ -84,7 +84,7 @@ def old_run(tmp_path):
 def test_an_old_run_goes_on_with_its_rows_and_is_described_and_evaluated(old_run, capsys):
     before = (old_run / 'train.csv').read_text()
     assert tools.run.main(['--workdir', str(old_run), '--extend', '--gin_bindings', 'TOTAL_ENV_STEPS = 500']) == 0
-    assert 'goes on after 40 of 50 meta-updates' in capsys.readouterr().err
+    assert 'resuming after 40 of 50 meta-updates' in capsys.readouterr().err
     after = (old_run / 'train.csv').read_text()
     assert after.startswith(before)
     assert [row['meta_updates'] for row in csv.DictReader(after.splitlines())] == ['10', '20', '30', '40', '50']

@@ -101,7 +101,7 @@ def test_stopping_again_and_again_changes_nothing(tmp_path, uninterrupted):
         stops = iter([False] * (chunks - 1) + [True])
         taken.append(experiment.run(tmp_path, should_stop=lambda stops=stops: next(stops), notify=told.append))
     assert taken == [2, 10, 12, 24, 25]
-    assert 'goes on after 24 of 25' in told[-1]
+    assert 'resuming after 24 of 25' in told[-1]
     assert_same_run(experiment, tmp_path, uninterrupted)
 
 
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_way_from_the_one_before(tmp
     told = []
     experiment.run(tmp_path, notify=told.append)
     assert 'checkpoint 22 is damaged' in told[0]
-    assert 'goes on after 22' not in told[1]
+    assert 'resuming after 22' not in told[1]
     assert_same_run(experiment, tmp_path, uninterrupted)
 
 

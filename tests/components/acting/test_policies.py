@@ -9,7 +9,7 @@ from acme import specs
 
 from agents.learner import Learner
 from components.acting.behaviours import Behaviour
-from components.acting.policies import Constant, EpsilonMixed, Greedy, Softmax, log_rho
+from components.acting.policies import EpsilonMixture, FixedPolicy, Greedy, Softmax, log_rho
 from components.meta_optimisers.base import Fixed
 from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.objectives.actor_critic import ActionValueRegression, ActorCritic
@@ -31,10 +31,10 @@ OUTPUTS = {
     [
         (Softmax(), [[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]], {'logits': (3,)}),
         (Greedy(), [[0, 1, 0], [1, 0, 0]], {'action_value': (3,)}),
-        (EpsilonMixed(Greedy(), 0.3), [[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]], {'action_value': (3,)}),
-        (EpsilonMixed(Softmax(), 0.6), [[0.4, 0.3, 0.3], [0.24, 0.28, 0.48]], {'logits': (3,)}),
-        (EpsilonMixed(Greedy(), 0.0), [[0, 1, 0], [1, 0, 0]], {'action_value': (3,)}),
-        (Constant((0.2, 0.0, 0.8)), [[0.2, 0, 0.8], [0.2, 0, 0.8]], {}),
+        (EpsilonMixture(Greedy(), 0.3), [[0.1, 0.8, 0.1], [0.8, 0.1, 0.1]], {'action_value': (3,)}),
+        (EpsilonMixture(Softmax(), 0.6), [[0.4, 0.3, 0.3], [0.24, 0.28, 0.48]], {'logits': (3,)}),
+        (EpsilonMixture(Greedy(), 0.0), [[0, 1, 0], [1, 0, 0]], {'action_value': (3,)}),
+        (FixedPolicy((0.2, 0.0, 0.8)), [[0.2, 0, 0.8], [0.2, 0, 0.8]], {}),
     ],
 )
 def test_probabilities(policy, expected, heads):
@@ -49,10 +49,10 @@ def test_probabilities(policy, expected, heads):
 @pytest.mark.parametrize(
     ('make', 'part'),
     [
-        (lambda: EpsilonMixed(epsilon=1.5), r'EpsilonMixed.epsilon must be in \[0, 1\], got 1.5'),
-        (lambda: Constant((0.5, 0.6)), 'Constant.probabilities must add up to 1'),
-        (lambda: Constant((1.5, -0.5)), r'Constant.probabilities .* each in \[0, 1\]'),
-        (lambda: Constant((0.5, 0.5)).heads(SPEC), '2 entries for 3 actions'),
+        (lambda: EpsilonMixture(epsilon=1.5), r'EpsilonMixture.epsilon must be in \[0, 1\], got 1.5'),
+        (lambda: FixedPolicy((0.5, 0.6)), 'FixedPolicy.probabilities must add up to 1'),
+        (lambda: FixedPolicy((1.5, -0.5)), r'FixedPolicy.probabilities .* each in \[0, 1\]'),
+        (lambda: FixedPolicy((0.5, 0.5)).heads(SPEC), '2 entries for 3 actions'),
         (lambda: Behaviour(num_updates_behind=-1), 'num_updates_behind must be None or at least 0, got -1'),
         (
             lambda: Greedy().heads(SPEC._replace(actions=specs.BoundedArray((2,), np.float32, -1.0, 1.0))),
@@ -67,7 +67,7 @@ def test_what_is_no_policy_is_refused(make, part):
 
 def value_based(**kwargs):
     rule = UpdateRule(ActionValueRegression(LambdaReturn(1.0, 0.9)), Optimiser(optax.identity(), 0.1))
-    return make_agent(update_rule=rule, policy=EpsilonMixed(epsilon=0.2), **kwargs)
+    return make_agent(update_rule=rule, policy=EpsilonMixture(epsilon=0.2), **kwargs)
 
 
 def test_a_value_based_agent_acts_greedily_with_epsilon():
@@ -93,7 +93,7 @@ def acting_params(behaviour, num_updates):
     state = behaviour.init(jnp.float32(0))
     acted = []
     for i in range(num_updates):
-        state, params = behaviour.follow(state, jnp.float32(i + 1))
+        state, params = behaviour.update(state, jnp.float32(i + 1))
         acted.append(int(params))
     return acted
 
@@ -125,7 +125,7 @@ def test_a_learner_acts_with_older_weights_and_learns_with_new_ones(num_updates_
 
 
 def test_a_fixed_behaviour_acts_whatever_is_learned():
-    learner = Learner(make_agent(behaviour=Behaviour(Constant((0.0, 0.25, 0.75)))))
+    learner = Learner(make_agent(behaviour=Behaviour(FixedPolicy((0.0, 0.25, 0.75)))))
     learner.advance(3)
     trajectory = learner.state.agents.trajectory
     assert set(np.unique(trajectory.action)) == {1, 2}
@@ -135,10 +135,10 @@ def test_a_fixed_behaviour_acts_whatever_is_learned():
 
 
 def test_a_return_that_does_not_correct_for_another_behaviour_is_told_of():
-    behaviour = Behaviour(Constant((0.2, 0.3, 0.5)))
-    (doubt,) = make_agent(behaviour=behaviour).doubts()
-    assert 'objective.returns takes what' in doubt
+    behaviour = Behaviour(FixedPolicy((0.2, 0.3, 0.5)))
+    (doubt,) = make_agent(behaviour=behaviour).warnings()
+    assert 'objective.returns assumes on-policy data' in doubt
     assert 'LeakyVTrace' in doubt
-    assert not make_agent().doubts()
+    assert not make_agent().warnings()
     rule = UpdateRule(ActorCritic(LeakyVTrace()), Optimiser(optax.identity(), 0.1))
-    assert not make_agent(behaviour=behaviour, update_rule=rule).doubts()
+    assert not make_agent(behaviour=behaviour, update_rule=rule).warnings()

@@ -48,7 +48,8 @@ def test_moves_stop_at_the_edges():
 
 
 def test_an_episode_by_hand():
-    """Cells 0 1 2 in a row: the first object, in cell 1, comes back at once; the second, in cell 2, ends the episode."""
+    """Cells 0 1 2 in a row: the first object, in cell 1, comes back at once; the second, in cell 2, ends the
+    episode."""
     world = GridWorld(1, 3, ((0.5, 0, 1), (-2, 1, 0)), max_steps=10)
     states, timesteps = play(world, at(0, (True, True), (1, 2)), [STAY, RIGHT, STAY, STAY, LEFT, RIGHT, RIGHT])
     assert timesteps == [

@@ -21,7 +21,8 @@ FIXATION, CHOICE, INTERVAL = range(3)
 
 
 def play(environment, num_episodes, num_steps, choose, carry):
-    """Steps episodes, none of which is longer, by actions `choose` draws: states and timesteps `[num_steps, num_episodes]`.
+    """Steps episodes, none of which is longer, by actions `choose` draws: states and timesteps `[num_steps,
+    num_episodes]`.
 
     Args:
       environment: a form of the task.
@@ -53,7 +54,8 @@ def at_random(carry, state, timestep, key):
 
 
 def win_stay(carry, state, timestep, key):
-    """Sees nothing but observations and rewards: remembers the vector that paid, or the other one than that which did not."""
+    """Sees nothing but observations and rewards: remembers the vector that paid, or the other one than that which did
+    not."""
     known, latest = carry
     known = jnp.where(timestep.first(), 0, jnp.where(timestep.reward > 0, latest[0], latest[1]))
     left, right = timestep.observation.reshape(2, -1)
@@ -88,7 +90,8 @@ def test_shuffled_rewards_tell_nothing():
 
 
 def test_pairs_are_uniform_and_sides_independent_of_what_is_rewarded():
-    """24 ordered pairs of 3 objects by the sides of two trials; the sides of a trial do not follow from those before."""
+    """24 ordered pairs of 3 objects by the sides of two trials; the sides of a trial do not follow from those
+    before."""
     num_episodes = 12_000
     environment = SymbolicHarlow(num_trials=3, num_objects=3, first_object=5, object_size=1)
     start, states, _, _ = play(environment, num_episodes, 1, at_random, ())

@@ -293,7 +293,8 @@ def test_rays_by_hand():
     # Diagonally down to the corner of the corridor at (3, 6); and to the corridor's wall at column 5.
     expected = [0.5, 4.5, 4.5, 6.5, 0.25, 0.5, 0.5, 5]
     np.testing.assert_allclose(cast(jnp.float32([2.5, 5.5]), directions), expected, rtol=1e-4)
-    # In an alcove: out of it to the lower wall of the bar, to its own walls, and to one of them just before its opening.
+    # In an alcove: out of it to the lower wall of the bar, to its own walls, and to one of them just before its
+    # opening.
     directions = jnp.array([(1, 0), (-1, 0), (0, 1), (1, 0.4), (1, 1.2)], jnp.float32)
     expected = [1.5, 0.5, 0.5, 1.5, 0.5 / 1.2]
     np.testing.assert_allclose(cast(jnp.float32([1.5, 1.5]), directions), expected, rtol=1e-4)
@@ -314,7 +315,8 @@ def test_rays_end_where_a_march_in_small_steps_does():
     # A corner that is cut by less than a step is not seen by who marches.
     close = abs(np.asarray(distances) - along[first]) < 2e-3
     assert close.mean() > 0.98
-    # Cells that differ have colours that differ, whatever their distance. Near their corners it is open which one is met.
+    # Cells that differ have colours that differ, whatever their distance. Near their corners it is open which one is
+    # met.
     ends = positions[:, None] + directions * (np.asarray(distances, float) + 1e-4)[..., None]
     close &= np.sort(abs(ends - np.rint(ends)), -1)[..., 1] > 0.01
     ends = np.floor(ends).astype(int)

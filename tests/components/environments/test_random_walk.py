@@ -13,8 +13,8 @@ LEFT, RIGHT = 0, 1
 KEY = jax.random.key(0)
 
 
-def at(position, age=0):
-    return RandomWalkState(jnp.int32(position), jnp.int32(age))
+def at(position, num_env_steps=0):
+    return RandomWalkState(jnp.int32(position), jnp.int32(num_env_steps))
 
 
 def summary(timestep):
@@ -34,10 +34,10 @@ def test_a_walk_by_hand():
     assert summary(timestep) == (MID, 0, 1, [0, 0, 1])
     end, timestep = walk.step(state, jnp.int32(RIGHT), KEY)
     assert summary(timestep) == (LAST, 1, 0, [0, 0, 0])
-    assert int(end.age) == 2
+    assert int(end.num_env_steps) == 2
     again, timestep = walk.restart(end, KEY)
     assert summary(timestep) == (FIRST, 0, 1, [0, 1, 0])
-    assert int(again.age) == 2
+    assert int(again.num_env_steps) == 2
     _, timestep = walk.step(at(0), jnp.int32(LEFT), KEY)
     assert summary(timestep) == (LAST, 0, 0, [0, 0, 0])
 
@@ -54,7 +54,7 @@ def test_the_sign_flips_after_every_period():
     ages = np.array([0, 959, 960, 1919, 1920, 2879, 2880])
     assert walk.sign(at(ages, ages)).tolist() == [1, 1, -1, -1, 1, 1, -1]
     # The transition that a period's last step makes is still paid by it.
-    pays = [float(walk.step(at(4, age), jnp.int32(RIGHT), KEY)[1].reward) for age in (959, 960)]
+    pays = [float(walk.step(at(4, num_env_steps), jnp.int32(RIGHT), KEY)[1].reward) for num_env_steps in (959, 960)]
     assert pays == [1, -1]
 
 
@@ -70,7 +70,7 @@ def test_the_clock_of_a_batch_runs_on_over_episodes():
     batch = Batch(walk, batch_size)
     state, _ = batch.reset(KEY)
     state, timesteps = jax.jit(lambda state: jax.lax.scan(lambda s, a: batch.step(s, a, KEY), state, actions))(state)
-    assert state.environment.age.tolist() == [num_steps] * batch_size
+    assert state.environment.num_env_steps.tolist() == [num_steps] * batch_size
     assert walk.spec().actions.num_values == 2
     for index in np.ndindex(num_steps, batch_size):
         walk.spec().observations.validate(np.asarray(timesteps.observation)[index])
@@ -109,7 +109,7 @@ def test_values_are_known_where_they_are():
     np.testing.assert_allclose(walk.values(at(2), 0.8), [0.750, 0.938, 0.985, 0.996, 0.999], atol=6e-4)
     ruin = (1 - 0.25 ** np.arange(1, 6)) / (1 - 0.25**6)
     np.testing.assert_allclose(walk.values(at(2), 0.8), ruin, rtol=1e-5)
-    np.testing.assert_allclose(walk.values(at(2, age=960), 0.8), -ruin, rtol=1e-5)
+    np.testing.assert_allclose(walk.values(at(2, num_env_steps=960), 0.8), -ruin, rtol=1e-5)
     # Always right, discounted: the reward is as many steps away as there are states to the right.
     np.testing.assert_allclose(walk.values(at(2), 1.0, discount=0.5), 0.5 ** np.arange(4, -1, -1), rtol=1e-5)
     assert RandomWalk(1).values(at(0), 0.3).tolist() == [np.float32(0.3)]

@@ -57,7 +57,8 @@ def test_a_lifetime_lives_in_one_environment(lifetimes):
 
 @pytest.mark.parametrize('member', range(3))
 def test_it_is_what_the_drawn_environment_would_be_alone(lifetimes, member):
-    """The environment's own batch, started from the same state and given the same keys and actions, within its number."""
+    """The environment's own batch, started from the same state and given the same keys and actions, within its
+    number."""
     actions, keys, ((start, first), (states, timesteps)) = lifetimes
     alone = Batch(MEMBERS[member], BATCH_SIZE)
     step = jax.jit(lambda state, inputs: alone.step(state, *inputs))
@@ -78,9 +79,9 @@ def test_it_is_what_the_drawn_environment_would_be_alone(lifetimes, member):
 def test_the_drawn_environments_lifetime_outlasts_episodes(lifetimes):
     _, _, ((start, _), (states, timesteps)) = lifetimes
     drawn = start.environment.member[:, 0]
-    ages = states.environment.states[0].age[drawn == 0]
+    ages = states.environment.states[0].num_env_steps[drawn == 0]
     np.testing.assert_array_equal(ages, np.broadcast_to(np.arange(1, NUM_STEPS + 1)[:, None], ages.shape))
-    assert not states.environment.states[0].age[drawn != 0].any(), 'the others stand still'
+    assert not states.environment.states[0].num_env_steps[drawn != 0].any(), 'the others stand still'
     for leaf in ('length', 'good_action'):
         values = getattr(states.environment.states[1], leaf)
         np.testing.assert_array_equal(values, np.broadcast_to(values[:, :1, :1], values.shape))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agents.analysis.meta_rl import two_step_policies
-from agents.analysis.meta_rl.two_step_policies import Recording, play, stay_probabilities
+from agents.analysis.meta_rl.two_step_policies import TwoStepEpisodes, rollout, stay_probabilities
 from components.environments.as_dm_env import DmEnvironment
 from components.environments.batch import Batch
 from components.environments.two_step import TwoStep, TwoStepState
@@ -116,7 +116,7 @@ def test_staying_is_counted_by_hand():
             [(1, 1, 0), (1, 1, 0), (0, 2, 1), (0, 1, 0)],  # Stays, leaves, stays.
         ]
     )
-    recording = Recording(
+    recording = TwoStepEpisodes(
         places=np.stack([np.zeros((2, 4), int), trials[..., 1]], -1).reshape(2, 8),
         actions=np.stack([trials[..., 0], np.ones((2, 4), int)], -1).reshape(2, 8),
         rewards=np.stack([np.zeros((2, 4)), trials[..., 2]], -1).reshape(2, 8),
@@ -127,18 +127,18 @@ def test_staying_is_counted_by_hand():
 
 def test_what_never_happened_has_no_probability():
     places, actions = jnp.array([[0, 1, 0, 1]]), jnp.array([[0, 0, 0, 0]])
-    found = stay_probabilities(Recording(places, actions, jnp.array([[0, 1, 0, 0]])))
+    found = stay_probabilities(TwoStepEpisodes(places, actions, jnp.array([[0, 1, 0, 0]])))
     assert float(found.rewarded_common) == 1
     assert np.isnan(found[1:4]).all()
     with pytest.raises(ValueError, match='two trials or more, two steps each, got 2 steps'):
-        stay_probabilities(Recording(places[:, :2], actions[:, :2], jnp.zeros((1, 2))))
+        stay_probabilities(TwoStepEpisodes(places[:, :2], actions[:, :2], jnp.zeros((1, 2))))
     with pytest.raises(ValueError, match='two trials or more, two steps each, got 5 steps'):
-        stay_probabilities(Recording(*[jnp.zeros((1, 5))] * 3))
+        stay_probabilities(TwoStepEpisodes(*[jnp.zeros((1, 5))] * 3))
 
 
 def test_a_recording_starts_in_the_tasks_of_its_key():
     num_episodes, environment = 500, TwoStep(20, reward_probability=1.0)
-    recording = play(two_step_policies.LastOutcome(), environment, KEY, num_episodes)
+    recording = rollout(two_step_policies.LastOutcome(), environment, KEY, num_episodes)
     task_keys, _ = two_step_policies.episode_keys(KEY, num_episodes)
     paying = jax.vmap(environment.reset)(task_keys)[0].paying
     np.testing.assert_array_equal(recording.places[:, ::2], 0)
@@ -197,7 +197,7 @@ def test_sarsa_learns_of_its_action_only_wherever_it_led():
     ids=['best', 'best of 5', 'best with switches', 'last outcome', 'random'],
 )
 def test_profiles_of_staying(policy, environment, stays, mean_reward):
-    recording = play(policy, environment, KEY, 10_000)
+    recording = rollout(policy, environment, KEY, 10_000)
     found = stay_probabilities(recording)
     np.testing.assert_allclose(found[:4], stays, atol=0.03)
     assert [stay for stay in stays if stay in (0, 1)] == [
@@ -213,7 +213,7 @@ def test_profiles_of_staying(policy, environment, stays, mean_reward):
 
 @pytest.mark.parametrize('learning_rate', [0.3, 0.8])
 def test_a_control_without_a_model_repeats_what_was_rewarded(learning_rate):
-    found = stay_probabilities(play(two_step_policies.Sarsa(learning_rate), TwoStep(), KEY, 3_000))
+    found = stay_probabilities(rollout(two_step_policies.Sarsa(learning_rate), TwoStep(), KEY, 3_000))
     assert 0.05 < found.interaction < 0.28
     assert 0.18 < found.main_effect < 0.44
     assert 0.56 < found.mean_reward < 0.59

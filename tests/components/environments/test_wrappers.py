@@ -32,13 +32,13 @@ def play(environment, actions, seed=0):
 
 def delayed(timesteps, delay, ends):
     """The rewards of one environment's timesteps, held back by a plain loop."""
-    rewards, owed, num_steps = [], 0.0, 0
+    rewards, pending_reward, num_steps = [], 0.0, 0
     for reward, end in zip(timesteps.reward, ends, strict=True):
-        owed, num_steps = owed + reward, num_steps + 1
+        pending_reward, num_steps = pending_reward + reward, num_steps + 1
         pays = end or num_steps == delay
-        rewards.append(owed if pays else 0)
+        rewards.append(pending_reward if pays else 0)
         if pays:
-            owed, num_steps = 0.0, 0
+            pending_reward, num_steps = 0.0, 0
     return rewards
 
 
@@ -58,7 +58,8 @@ def test_rewards_are_paid_every_few_steps_and_at_the_end(delay, max_steps):
     assert (plain.step_type == (LAST if max_steps == 6 else FIRST)).sum() > 3
     for b in range(3):
         one = jax.tree.map(lambda x, b=b: x[:, b], plain)
-        # A truncated episode ends with LAST, and restarts with a step that is no transition; a terminated one with discount 0.
+        # A truncated episode ends with LAST, and restarts with a step that is no transition; a terminated one with
+        # discount 0.
         restarts = np.concatenate([[False], one.step_type[:-1] == LAST])
         expected = delayed(one, delay, (one.step_type == LAST) | (one.discount == 0))
         np.testing.assert_array_equal(held.reward[:, b], expected)
@@ -83,15 +84,15 @@ def test_a_hand_computed_episode():
         state, timestep = environment.step(state, jnp.int32(step % 2), jax.random.key(0))
         told.append((float(timestep.reward), float(timestep.discount), int(timestep.step_type)))
     assert told == [(0, 1, MID), (0, 1, MID), (0, 1, MID), (4, 1, MID), (0, 1, MID), (2, 1, LAST)]
-    assert (state.num_steps, state.owed) == (0, 0)
+    assert (state.num_steps, state.pending_reward) == (0, 0)
 
 
 def test_what_is_owed_is_forgotten_where_an_episode_starts():
     environment = DelayedReward(cartpole(500), 4)
     state, _ = environment.step(environment.reset(jax.random.key(0))[0], jnp.int32(0), jax.random.key(0))
-    assert (state.num_steps, state.owed) == (1, 1)
+    assert (state.num_steps, state.pending_reward) == (1, 1)
     state, timestep = environment.restart(state, jax.random.key(1))
-    assert (state.num_steps, state.owed, timestep.reward) == (0, 0, 0)
+    assert (state.num_steps, state.pending_reward, timestep.reward) == (0, 0, 0)
 
 
 def test_lifetimes_outlast_episodes():

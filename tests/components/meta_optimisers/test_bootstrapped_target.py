@@ -112,11 +112,11 @@ def test_no_gradient_flows_through_the_target():
     with jax.enable_x64(True):
         lifetime = recorded_lifetime(learner, jnp.float64)
         estimate = jax.jit(lifetime.estimate)(lifetime.meta_params)
-        fixed = estimate.lifetime.targets
+        fixed = estimate.result.targets
 
         def loss(meta_params):
-            by_update = repeat(meta_params, 2)
-            return learner.agent.meta_optimiser.lifetime_loss(by_update, lifetime.agent, lifetime.inner_loop, fixed)[0]
+            per_update = repeat(meta_params, 2)
+            return learner.agent.meta_optimiser.outer_loss(per_update, lifetime.agent, lifetime.inner_loop, fixed)[0]
 
         expected = jax.jit(jax.grad(loss))(lifetime.meta_params)[DISCOUNT]
         np.testing.assert_allclose(estimate.gradient[DISCOUNT], expected, rtol=1e-9)
@@ -125,7 +125,7 @@ def test_no_gradient_flows_through_the_target():
 def test_the_targets_optimiser_keeps_its_own_state():
     learner = learner_of(bootstrapped(target_optimiser=Optimiser(optax.scale_by_adam(), 1e-3)))
     learner.advance(3)
-    state = learner.state.meta_opt_state.memory
+    state = learner.state.meta_opt_state.lifetime_state
     assert state.count[0, 0] == 3
     assert all(np.any(np.asarray(x) != 0) for x in jax.tree.leaves(state.mu))
 

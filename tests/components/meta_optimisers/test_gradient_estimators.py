@@ -39,12 +39,12 @@ def lifetime_of(dtype=jnp.float32, **kwargs):
     return recorded_lifetime(learner, dtype)
 
 
-def estimate_of(lifetime, differentiation):
-    return jax.jit(lambda meta_params: lifetime.estimate(meta_params, differentiation))(lifetime.meta_params)
+def estimate_of(lifetime, gradient_estimator):
+    return jax.jit(lambda meta_params: lifetime.estimate(meta_params, gradient_estimator))(lifetime.meta_params)
 
 
-def gradient_of(lifetime, differentiation):
-    estimate = estimate_of(lifetime, differentiation)
+def gradient_of(lifetime, gradient_estimator):
+    estimate = estimate_of(lifetime, gradient_estimator)
     return np.array([estimate.gradient[path] for path in sorted(estimate.gradient)])
 
 
@@ -87,13 +87,13 @@ def test_what_came_through_each_update_adds_up(x64):
     lifetime = lifetime_of(jnp.float64)
     estimate = estimate_of(lifetime, Mixed())
     for path, gradient in estimate.gradient.items():
-        assert np.all(estimate.by_update[path] != 0)
-        np.testing.assert_allclose(estimate.by_update[path].sum(), gradient, rtol=1e-10)
+        assert np.all(estimate.per_update[path] != 0)
+        np.testing.assert_allclose(estimate.per_update[path].sum(), gradient, rtol=1e-10)
 
 
 def test_truncation_leaves_what_came_through_the_last_update(x64):
     plain = lifetime_of(jnp.float64, meta_optimiser=meta_gradient(num_inner_steps=3))
-    whole = estimate_of(plain, Mixed()).by_update
+    whole = estimate_of(plain, Mixed()).per_update
     truncated = gradient_of(plain, Truncated())
     np.testing.assert_allclose(truncated, [whole[path][-1] for path in sorted(whole)], rtol=1e-9)
     one = lifetime_of(jnp.float64, meta_optimiser=meta_gradient())
@@ -134,7 +134,7 @@ def test_acting_is_never_repeated(mode):
         jax.debug.callback(lambda reward: acted.append(reward), trajectory.reward)
         return state, trajectory, episodes
 
-    loop, loss = learner.inner_loop._replace(act=act), learner.agent.meta_optimiser.lifetime_loss
+    loop, loss = learner.inner_loop._replace(act=act), learner.agent.meta_optimiser.outer_loss
     jax.block_until_ready(jax.jit(lambda m: mode(loss, m, 3, agent, loop).gradient)(meta_params))
     jax.effects_barrier()
     assert len(acted) == 3
@@ -165,7 +165,7 @@ def test_evolution_strategies_take_an_optimiser_that_cannot_be_differentiated():
     rule = UpdateRule(ActorCritic(LambdaReturn(0.9, 0.8)), Optimiser(optax.scale_by_adam(), 1e-3))
     with pytest.raises(CompositionError, match='eps_root'):
         make_agent(update_rule=rule, num_lifetimes=2)
-    optimiser = meta_gradient(differentiation=EvolutionStrategies(0.1))
+    optimiser = meta_gradient(gradient_estimator=EvolutionStrategies(0.1))
     learner = Learner(make_agent(update_rule=rule, meta_optimiser=optimiser, num_lifetimes=2))
     learner.advance(5)
     (values,) = learner.get_variables(['meta_parameters'])
@@ -174,7 +174,7 @@ def test_evolution_strategies_take_an_optimiser_that_cannot_be_differentiated():
 
 def test_one_lifetime_is_too_few_for_evolution_strategies():
     with pytest.raises(CompositionError, match='NUM_LIFETIMES'):
-        make_agent(meta_optimiser=meta_gradient(differentiation=EvolutionStrategies()))
+        make_agent(meta_optimiser=meta_gradient(gradient_estimator=EvolutionStrategies()))
     with pytest.raises(ValueError, match='standard_deviation must be positive, got 0'):
         EvolutionStrategies(0)
 
@@ -197,7 +197,7 @@ class Many:
 )
 def test_forward_mode_refuses_what_would_take_too_many_passes(start, part):
     parameters = MetaParameterSet({DISCOUNT: Many(start)})
-    optimiser = meta_gradient(differentiation=Forward())
+    optimiser = meta_gradient(gradient_estimator=Forward())
     with pytest.raises(CompositionError, match=part):
         make_agent(meta_parameters=parameters, meta_optimiser=optimiser)
     make_agent(meta_parameters=parameters, meta_optimiser=meta_gradient())

@@ -44,8 +44,8 @@ def estimate(learner, meta_optimiser, meta_params, agent):
 
     @jax.jit
     def run(meta_params, agent):
-        loss, num_inner_steps = meta_optimiser.lifetime_loss, meta_optimiser.num_inner_steps
-        return meta_optimiser.differentiation(loss, meta_params, num_inner_steps, agent, learner.inner_loop)
+        loss, num_inner_steps = meta_optimiser.outer_loss, meta_optimiser.num_inner_steps
+        return meta_optimiser.gradient_estimator(loss, meta_params, num_inner_steps, agent, learner.inner_loop)
 
     return run(meta_params, agent)
 
@@ -58,13 +58,13 @@ def assert_trees_close(x, y, rtol=2e-5, atol=1e-6):
 SETTINGS = {
     'one step': {},
     'three steps': {'meta_optimiser': meta_gradient(num_inner_steps=3)},
-    'fresh validation': {'meta_optimiser': meta_gradient(num_inner_steps=2, validation=FreshTrajectory(7))},
-    'fresh validation of the same length': {'meta_optimiser': meta_gradient(validation=FreshTrajectory(4))},
-    'the training trajectory': {'meta_optimiser': meta_gradient(num_inner_steps=2, validation=TrainingTrajectory())},
+    'fresh validation': {'meta_optimiser': meta_gradient(num_inner_steps=2, outer_data=FreshTrajectory(7))},
+    'fresh validation of the same length': {'meta_optimiser': meta_gradient(outer_data=FreshTrajectory(4))},
+    'the training trajectory': {'meta_optimiser': meta_gradient(num_inner_steps=2, outer_data=TrainingTrajectory())},
     'mixture': {'meta_optimiser': meta_gradient(num_inner_steps=3, step_weights=Uniform())},
     'mixture with fresh validation': {
         'meta_optimiser': meta_gradient(
-            num_inner_steps=2, step_weights=Explicit((0.7, -0.2)), validation=FreshTrajectory(6)
+            num_inner_steps=2, step_weights=Explicit((0.7, -0.2)), outer_data=FreshTrajectory(6)
         )
     },
     'recurrent': {
@@ -133,14 +133,14 @@ def test_inner_steps_equal_a_python_loop_of_updates(num_inner_steps):
     loop = learner.inner_loop
     update, act = jax.jit(loop.update), jax.jit(loop.act, static_argnums=3)
     for _ in range(num_inner_steps):
-        values = loop.values(meta_params, agent.age)
+        values = loop.field_values(meta_params, agent.num_updates)
         params, opt_state, _ = update(values, agent.params, agent.opt_state, agent.trajectory)
         key, act_key = jax.random.split(agent.key)
         actor_state, trajectory, _ = act(params, agent.actor_state, act_key, loop.unroll_length)
         agent = agent._replace(
             params=params,
             opt_state=opt_state,
-            age=agent.age + 1,
+            num_updates=agent.num_updates + 1,
             actor_state=actor_state,
             trajectory=trajectory,
             key=key,

@@ -10,7 +10,7 @@ from components.environments.catch import Catch
 from components.inner_loop import AgentState
 from components.meta_optimisers import outer_update
 from components.meta_optimisers.base import LearnerState
-from components.meta_optimisers.gradient_estimators.base import Estimate, Lifetime
+from components.meta_optimisers.gradient_estimators.base import Estimate, UnrollResult
 from components.meta_parameters.bijectors import Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
 from components.networks.cores import LSTM
@@ -36,14 +36,14 @@ class Stub:
         self.state = LearnerState(state.agents, meta_params, opt_state)
 
     def descend(self, scale=1.0):
-        def estimate(agent: AgentState, memory):
-            x = scale * (memory + 1)
+        def estimate(agent: AgentState, lifetime_state):
+            x = scale * (lifetime_state + 1)
             gradient = {'scalar': x, 'network': {'w': jnp.array([3.0, 0.0]) * x, 'b': 4 * x}}
-            by_update = jax.tree.map(lambda g: jnp.stack([0.25 * g, 0.75 * g]), gradient)
+            per_update = jax.tree.map(lambda g: jnp.stack([0.25 * g, 0.75 * g]), gradient)
             metrics = self.metrics._replace(logs={})
-            return Estimate(gradient, by_update, Lifetime(agent, metrics, None, None, memory + 10))
+            return Estimate(gradient, per_update, UnrollResult(agent, metrics, None, None, lifetime_state + 10))
 
-        self.state, metrics = outer_update.descend(estimate, self.optimiser, self.state, self.inner_loop, {})
+        self.state, metrics = outer_update.outer_update(estimate, self.optimiser, self.state, self.inner_loop, {})
         return {name: float(x) for name, x in metrics.logs.items()}
 
 
@@ -51,7 +51,7 @@ def test_a_step_follows_the_mean_over_lifetimes_and_keeps_their_memories():
     stub = Stub()
     logs = stub.descend()
     assert float(stub.state.meta_params['scalar']) == pytest.approx(1 - 0.5 * 2)  # Mean of 1, 2 and 3.
-    np.testing.assert_allclose(stub.state.meta_opt_state.memory, [10, 11, 12])
+    np.testing.assert_allclose(stub.state.meta_opt_state.lifetime_state, [10, 11, 12])
     assert logs['meta_gradient/scalar'] == pytest.approx(2)
     assert logs['meta_gradient/network'] == pytest.approx(10)  # Norm of (6, 0, 8).
     assert logs['meta_gradient_by_update/scalar/1'] == pytest.approx(0.5)

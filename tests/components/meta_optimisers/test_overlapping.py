@@ -16,13 +16,13 @@ from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic
 from components.objectives.returns import LambdaReturn
 from components.optimisers import Optimiser
-from components.replay import Recording, replay
+from components.replay import Replay, replay
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient
 
 NUM_STEPS = 4
-# An optimiser that counts its steps: those that are left out before there have been K must leave no trace. And a learning
-# rate that says how many updates the agent had taken before each.
+# An optimiser that counts its steps: those that are left out before there have been K must leave no trace. And a
+# learning rate that says how many updates the agent had taken before each.
 LEARNING_RATE = Scheduled(optax.exponential_decay(2e-2, 1, 0.7))
 RULE = UpdateRule(ActorCritic(LambdaReturn(0.9, 0.8)), Optimiser(optax.scale_by_adam(eps_root=1e-8), LEARNING_RATE))
 
@@ -43,16 +43,16 @@ def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
     def gradient(meta_params, start, trajectories):
         size = trajectories.reward.shape[0]
         optimiser = meta_gradient(num_inner_steps=size, **kwargs)
-        loss = optimiser.lifetime_loss
+        loss = optimiser.outer_loss
         if kwargs.get('step_weights'):
             weights = Uniform()(3)[:size]  # Those of the steps that are there, at the end.
 
-            def loss(by_update, agent, inner_loop):
-                losses, lifetime = optimiser.lifetime_losses(by_update, agent, inner_loop)
+            def loss(per_update, agent, inner_loop):
+                losses, lifetime = optimiser.outer_losses(per_update, agent, inner_loop)
                 return jnp.asarray(weights) @ losses[-len(weights) :], lifetime
 
-        loop, again = replay(learner.inner_loop, start, Recording(trajectories))
-        return optimiser.differentiation(loss, meta_params, size, again, loop).gradient[DISCOUNT]
+        loop, again = replay(learner.inner_loop, start, Replay(trajectories))
+        return optimiser.gradient_estimator(loss, meta_params, size, again, loop).gradient[DISCOUNT]
 
     history = []
     for _ in range(NUM_STEPS):

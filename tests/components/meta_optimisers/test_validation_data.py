@@ -74,4 +74,4 @@ def test_each_source_gives_its_own_trajectory():
 
 def test_overlapping_updates_cannot_be_judged_on_fresh_trajectories():
     with pytest.raises(ValueError, match='NextTrajectory or TrainingTrajectory, not FreshTrajectory'):
-        meta_gradient(overlapping=True, validation=FreshTrajectory())
+        meta_gradient(overlapping=True, outer_data=FreshTrajectory())

@@ -50,7 +50,7 @@ def test_each_update_has_the_value_of_its_number():
     learner._logger.write = rows.append
     for i in range(6):
         before = first(learner.state.agents)
-        assert before.age == i
+        assert before.num_updates == i
         rule = with_fields(update_rule(), {path: values[i] for path, values in VALUES.items()})
         expected, _, _ = rule.update(learner.network, before.params, before.opt_state, before.trajectory)
         learner.advance(1)
@@ -72,8 +72,8 @@ def test_a_new_agent_starts_its_schedule_anew():
     learner = learner_of(lifetime_length=2)
     sizes = []
     learner._logger.write = lambda row: sizes.append(row['inner_update/norm'][0])
-    for age in (0, 1, 0, 1, 0):
-        assert first(learner.state.agents).age == age
+    for num_updates in (0, 1, 0, 1, 0):
+        assert first(learner.state.agents).num_updates == num_updates
         learner.advance(1)
     assert sizes[1] < 0.75 * sizes[0]  # Its learning rate halves.
     assert sizes[2] > 1.5 * sizes[3]
@@ -108,10 +108,10 @@ def test_the_outer_objective_is_neither_learned_nor_scheduled(returns, path):
     [
         optax.constant_schedule(1e-3),
         optax.linear_schedule(1e-3, 1e-4, 0),
-        lambda age: 1e-3,
-        lambda age: np.float64(1e-3),
-        lambda age: np.array(1e-3),
-        lambda age: age // 1_000 + 1,
+        lambda num_updates: 1e-3,
+        lambda num_updates: np.float64(1e-3),
+        lambda num_updates: np.array(1e-3),
+        lambda num_updates: num_updates // 1_000 + 1,
     ],
     ids=['constant', 'linear_of_no_steps', 'float', 'numpy', 'array', 'integer'],
 )
@@ -129,11 +129,11 @@ def test_a_schedule_may_return_any_kind_of_number(schedule):
 @pytest.mark.parametrize(
     ('schedule', 'message'),
     [
-        (lambda age: None, 'must be a function of JAX'),
-        (lambda age: 'fast', 'must be a function of JAX'),
-        (lambda age: 1 / 0, 'got ZeroDivisionError: division by zero'),
-        (lambda age: 1.0 if age > 3 else 0.0, 'got TracerBoolConversionError'),
-        (lambda age: np.ones(1), r'one number, got an array of shape \(1,\)'),
+        (lambda num_updates: None, 'must be a function of JAX'),
+        (lambda num_updates: 'fast', 'must be a function of JAX'),
+        (lambda num_updates: 1 / 0, 'got ZeroDivisionError: division by zero'),
+        (lambda num_updates: 1.0 if num_updates > 3 else 0.0, 'got TracerBoolConversionError'),
+        (lambda num_updates: np.ones(1), r'one number, got an array of shape \(1,\)'),
         (lambda: 1.0, 'got TypeError'),
     ],
 )

@@ -15,7 +15,7 @@ from acme import specs
 from components.environments.observations import entries_of
 from components.networks.cores import GRU, LSTM, StackedLSTM
 from components.networks.network import Network
-from components.networks.torsos import MLP, Convolution2D, Convolutional, Joined, OneHot
+from components.networks.torsos import MLP, Concatenate, Convolution2D, Convolutional, OneHot
 from components.types import CompositionError
 from tests.helpers.agents_for_tests import make_agent
 
@@ -337,7 +337,7 @@ def test_entries_of_an_observation_are_joined_in_the_order_of_their_names():
     spec = environment_spec()._replace(
         observations={'view': specs.Array((2, 2), np.float32), 'action': specs.Array((3,), np.int32)}
     )
-    functions = Network(Joined({'view': MLP((6,))})).functions(spec, HEADS)
+    functions = Network(Concatenate({'view': MLP((6,))})).functions(spec, HEADS)
     params = random_params(functions.init)
     observation = {'view': np.arange(20.0, dtype=np.float32).reshape(5, 2, 2), 'action': np.eye(5, 3, dtype=np.int32)}
     outputs, _ = functions.step(params, observation, jnp.zeros(5, bool), functions.initial_state(5))
@@ -351,8 +351,10 @@ def test_entries_of_an_observation_are_joined_in_the_order_of_their_names():
 
 
 def test_entries_that_are_not_there_are_named():
-    with pytest.raises(ValueError, match=r'Joined.torsos are for view, which the observation lacks; it has no entries'):
-        Network(Joined({'view': MLP()})).functions(environment_spec(), HEADS)
+    with pytest.raises(
+        ValueError, match=r'Concatenate.torsos are for view, which the observation lacks; it has no entries'
+    ):
+        Network(Concatenate({'view': MLP()})).functions(environment_spec(), HEADS)
     with pytest.raises(ValueError, match=r'StackedLSTM\.hidden_sizes is empty'):
         StackedLSTM(())
 
@@ -450,10 +452,10 @@ def test_integers_as_one_hot_vectors():
 def test_entries_of_any_structure_are_joined_by_path():
     observation = {'b': jnp.ones((2, 3)), 'a': (jnp.array([1, 2]), {'c': jnp.zeros((2, 2, 2), bool)})}
     assert list(entries_of(observation)) == ['a', 'a/0', 'a/1', 'a/1/c', 'b']
-    network = hk.without_apply_rng(hk.transform(Joined({'a/0': OneHot(3)})))
+    network = hk.without_apply_rng(hk.transform(Concatenate({'a/0': OneHot(3)})))
     found = network.apply({}, observation)
     np.testing.assert_array_equal(found, [[0, 1, 0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 1, 0, 0, 0, 0, 1, 1, 1]])
-    missing = hk.without_apply_rng(hk.transform(Joined({'a/2': OneHot(3)})))
+    missing = hk.without_apply_rng(hk.transform(Concatenate({'a/2': OneHot(3)})))
     with pytest.raises(ValueError, match=r'for a/2, which the observation lacks; it has a, a/0, a/1, a/1/c, b'):
         missing.apply({}, observation)
 
@@ -467,8 +469,8 @@ def test_entries_of_any_structure_are_joined_by_path():
         (specs.Array((84, 84, 3), np.uint8), Convolutional(), None),
         (specs.Array((4,), bool), MLP(), None),
         (specs.Array((4,), np.float32), MLP(), None),
-        ({'cell': specs.BoundedArray((), np.int32, 0, 4)}, Joined(), 'the observation cell is an integer'),
-        ({'cell': specs.BoundedArray((), np.int32, 0, 4)}, Joined({'cell': OneHot(5)}), None),
+        ({'cell': specs.BoundedArray((), np.int32, 0, 4)}, Concatenate(), 'the observation cell is an integer'),
+        ({'cell': specs.BoundedArray((), np.int32, 0, 4)}, Concatenate({'cell': OneHot(5)}), None),
     ],
 )
 def test_an_integer_that_is_read_as_a_number_is_a_doubt(observations, torso, doubt):
@@ -477,6 +479,6 @@ def test_an_integer_that_is_read_as_a_number_is_a_doubt(observations, torso, dou
     environment = types.SimpleNamespace(spec=lambda: spec)
     object.__setattr__(agent, 'environment', environment)
     object.__setattr__(agent, 'network', Network(torso))
-    doubts = agent.doubts()
-    assert len(doubts) == (doubt is not None)
-    assert doubt is None or doubt in doubts[0]
+    warnings = agent.warnings()
+    assert len(warnings) == (doubt is not None)
+    assert doubt is None or doubt in warnings[0]

@@ -181,7 +181,7 @@ def test_predictions_are_needed():
 
 def test_lifetimes_end_one_after_the_other_and_leave_the_meta_parameters():
     learner = Learner(lpg(num_lifetimes=2, lifetime_length=4, unroll_length=2), num_meta_steps=1)
-    assert learner.state.agents.age.tolist() == [[0, 2]]
+    assert learner.state.agents.num_updates.tolist() == [[0, 2]]
     new = jax.jit(learner.inner_loop.init)
     before = jax.tree.map(lambda x: np.array(x[0, 0]), learner.state.agents.params)
 
@@ -189,14 +189,16 @@ def test_lifetimes_end_one_after_the_other_and_leave_the_meta_parameters():
         return jax.tree.map(lambda x: np.array(x[0, lifetime]), learner.state.agents.params)
 
     learner.advance(1)
-    assert learner.state.agents.age.tolist() == [[2, 0]]  # The second has had its 4 updates, as it started half way.
+    assert learner.state.agents.num_updates.tolist() == [
+        [2, 0]
+    ]  # The second has had its 4 updates, as it started half way.
     learned = weights(0)
     assert any(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (before, learned)), strict=True))
     # A new agent has heads without a bias, which learning has given the other.
     assert all(np.any(learned[f'network/{head}_head']['b']) for head in ('logits', 'prediction', 'value'))
     assert not any(np.any(weights(1)[f'network/{head}_head']['b']) for head in ('logits', 'prediction', 'value'))
     learner.advance(1)
-    assert learner.state.agents.age.tolist() == [[0, 2]]
+    assert learner.state.agents.num_updates.tolist() == [[0, 2]]
     assert not any(np.any(weights(0)[f'network/{head}_head']['b']) for head in ('logits', 'prediction', 'value'))
     assert all(np.any(weights(1)[f'network/{head}_head']['b']) for head in ('logits', 'prediction', 'value'))
     assert jax.tree.structure(new(jax.random.key(0)).params) == jax.tree.structure(learned)

@@ -1,4 +1,5 @@
-"""Returns that a network computes: against a plain loop over time, and their meta-gradients against finite differences."""
+"""Returns that a network computes: against a plain loop over time, and their meta-gradients against finite
+differences."""
 
 import dataclasses
 
@@ -11,7 +12,7 @@ import pytest
 
 from agents.analysis.finite_differences import compare_with_finite_differences
 from agents.learner import Learner
-from components.acting.policies import EpsilonMixed
+from components.acting.policies import EpsilonMixture
 from components.meta_optimisers.gradient_estimators.exact import Forward
 from components.meta_optimisers.regularisers import Consistency
 from components.meta_optimisers.validation_data import FreshTrajectory
@@ -155,17 +156,17 @@ def learned(objective=None, **kwargs):
 
 
 def test_a_network_has_to_be_a_meta_parameter_and_of_its_kind():
-    with pytest.raises(CompositionError, match=r'objective.returns.weights.*no meta-parameter; add to .*Weights\(\)'):
+    with pytest.raises(CompositionError, match=r'objective.returns.weights are not initialised: add to .*Weights\(\)'):
         learned(meta_parameters=MetaParameterSet({'objective.entropy_cost': Scalar()}))
     with pytest.raises(CompositionError, match=r'weights of a network, not a number.*Weights'):
         learned(meta_parameters=MetaParameterSet({WEIGHTS: Scalar()}))
     with pytest.raises(CompositionError, match=r'the number 0.05, not weights of a network.*Scalar'):
         learned(meta_parameters=MetaParameterSet({WEIGHTS: Weights(), 'objective.entropy_cost': Weights()}))
     with pytest.raises(CompositionError, match='whole network; use Mixed'):
-        learned(meta_optimiser=meta_gradient(differentiation=Forward()))
+        learned(meta_optimiser=meta_gradient(gradient_estimator=Forward()))
 
 
-OUTER = meta_gradient(num_inner_steps=2, validation=FreshTrajectory(6))
+OUTER = meta_gradient(num_inner_steps=2, outer_data=FreshTrajectory(6))
 OUTER_VALUE = dataclasses.replace(OUTER, objective=ActionValueRegression(LambdaReturn(1.0, 1.0)))
 
 
@@ -181,7 +182,7 @@ OUTER_VALUE = dataclasses.replace(OUTER, objective=ActionValueRegression(LambdaR
         learned(
             ActionValueRegression(LearnedReturn(core=GRU(5))),
             meta_optimiser=OUTER_VALUE,
-            policy=EpsilonMixed(epsilon=0.3),
+            policy=EpsilonMixture(epsilon=0.3),
         ),
     ],
     ids=['actor_critic', 'everything', 'value_based'],

@@ -11,7 +11,7 @@ import pytest
 from agents.analysis.finite_differences import compare_with_finite_differences
 from agents.learner import Learner
 from components.acting.behaviours import Behaviour
-from components.acting.policies import Constant
+from components.acting.policies import FixedPolicy
 from components.component_tree import learnable_paths
 from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.validation_data import TrainingTrajectory
@@ -195,7 +195,7 @@ def test_every_network_has_its_path():
     heads = ['reward', 'potential', 'query', 'target']
     assert [head in meta_params[path] for path, head in zip(paths, heads, strict=True)] == [True] * 4
     assert sorted(learned(NESTED).meta_parameters.parameters) == sorted(paths)
-    with pytest.raises(CompositionError, match=r'objective.returns.returns.weights.* no meta-parameter'):
+    with pytest.raises(CompositionError, match=r'weights of objective.returns.returns.weights are not init'):
         learned(NESTED, meta_parameters=MetaParameterSet({WEIGHTS: Weights()}))
 
 
@@ -203,8 +203,8 @@ def test_every_network_has_its_path():
 def test_whether_it_is_on_policy_is_what_it_is_around(base):
     for make in (IntrinsicReward, PotentialShaping, RewardWeightedReturn):
         assert make(base, TORSO).is_on_policy is base.is_on_policy
-    agent = learned(IntrinsicReward(base, TORSO), behaviour=Behaviour(Constant((0.2, 0.3, 0.5))))
-    assert bool(agent.doubts()) is base.is_on_policy
+    agent = learned(IntrinsicReward(base, TORSO), behaviour=Behaviour(FixedPolicy((0.2, 0.3, 0.5))))
+    assert bool(agent.warnings()) is base.is_on_policy
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_the_meta_gradient_through_two_updates_is_right_for_each_inside_the_othe
 def test_the_meta_gradient_on_the_training_trajectory_is_right():
     agent = learned(
         IntrinsicReward(LambdaReturn(0.9, 0.8), TORSO, 0.5),
-        meta_optimiser=meta_gradient(validation=TrainingTrajectory()),
+        meta_optimiser=meta_gradient(outer_data=TrainingTrajectory()),
         unroll_length=6,
     )
     (comparison,) = compare_with_finite_differences(Learner(agent)).values()

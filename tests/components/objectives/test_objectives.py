@@ -15,7 +15,7 @@ from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
 from components.networks.network import Network
 from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic, ValueRegression
-from components.objectives.base import Sum, masked_mean, weigh
+from components.objectives.base import Sum, masked_mean, weighted_or_zero
 from components.objectives.returns import LambdaReturn, LeakyVTrace
 from components.optimisers import Optimiser
 from components.types import Trajectory
@@ -170,10 +170,10 @@ def test_weight_of_zero_leaves_its_part_out(field, part, sign):
 def test_weigh_leaves_out_what_a_constant_zero_weighs():
     x = jnp.array([1.0, jnp.inf, jnp.nan])
     for zero in (0, 0.0):
-        np.testing.assert_array_equal(weigh(zero, x), jnp.zeros(3))
-    np.testing.assert_array_equal(weigh(2, x[:1]), [2.0])
+        np.testing.assert_array_equal(weighted_or_zero(zero, x), jnp.zeros(3))
+    np.testing.assert_array_equal(weighted_or_zero(2, x[:1]), [2.0])
     # A traced zero is a value like any other: it has a derivative.
-    assert jax.jit(jax.grad(lambda cost: weigh(cost, 3.0)))(0.0) == 3
+    assert jax.jit(jax.grad(lambda cost: weighted_or_zero(cost, 3.0)))(0.0) == 3
 
 
 def test_log_rho_is_zero_on_policy():

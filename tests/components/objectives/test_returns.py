@@ -2,9 +2,9 @@
 
 Termination at `t`: the transition has discount 0, and the next observation starts another episode.
 
-Truncation at `t`: the transition is an ordinary one with discount 1, and the next observation is the last of the episode,
-whose value stands for the rewards that were cut off. Transition `t + 1` only leads from there to the first observation of
-another episode; it has mask, reward and discount 0.
+Truncation at `t`: the transition is an ordinary one with discount 1, and the next observation is the last of the
+episode, whose value stands for the rewards that were cut off. Transition `t + 1` only leads from there to the first
+observation of another episode; it has mask, reward and discount 0.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ from agents.analysis.meta_rl.bandit_policies import (
     SearchWithoutReplacement,
     ThompsonSampling,
     episode_keys,
-    play,
+    rollout,
 )
 from components.environments.bandits import (
     BernoulliBandit,
@@ -167,7 +167,7 @@ def test_confidence_bounds_by_hand():
 
 
 def test_confidence_bounds_pull_every_arm_once_at_first():
-    arms = np.asarray(play(UCB(1.0), BernoulliBandit(Independent(5), 5), KEY, 64).arms)
+    arms = np.asarray(rollout(UCB(1.0), BernoulliBandit(Independent(5), 5), KEY, 64).arms)
     np.testing.assert_array_equal(np.sort(arms, axis=1), np.tile(np.arange(5), (64, 1)))
     assert len(np.unique(arms, axis=0)) > 1
 
@@ -230,7 +230,7 @@ def test_every_policy_plays_in_the_tasks_of_a_key():
     task_keys, play_key = episode_keys(KEY, num_episodes)
     targets = jax.vmap(bandit.reset)(task_keys)[0].target
     assert len(np.unique(targets)) == 10
-    arms = np.asarray(play(InformativeArmFirst(), bandit, KEY, num_episodes).arms)
+    arms = np.asarray(rollout(InformativeArmFirst(), bandit, KEY, num_episodes).arms)
     np.testing.assert_array_equal(arms, np.stack([np.full(200, 10), *[targets] * 4], axis=1))
     # Whoever evaluates something else in the same tasks counts on this.
     expected_task_key, expected_play_key = jax.random.split(KEY)
@@ -245,7 +245,7 @@ class AlwaysArm0(Random):
 
 def test_regret_is_what_the_best_arm_was_expected_to_pay_more():
     probabilities = jax.vmap(Independent(3).draw)(episode_keys(KEY, 50)[0])
-    found = play(AlwaysArm0(), BernoulliBandit(Independent(3), 4), KEY, 50)
+    found = rollout(AlwaysArm0(), BernoulliBandit(Independent(3), 4), KEY, 50)
     expected = (probabilities.max(axis=1) - probabilities[:, 0])[:, None].repeat(4, 1)
     np.testing.assert_allclose(found.regret, expected, atol=1e-6)
     assert (found.arms.dtype, found.arms.shape, found.rewards.shape) == (np.int32, (50, 4), (50, 4))
@@ -255,7 +255,7 @@ def test_regret_is_what_the_best_arm_was_expected_to_pay_more():
 def test_regret_is_of_where_restless_arms_are_when_pulled():
     bandit = RestlessBandit((0.5,), 2)
     starts = jax.vmap(bandit.reset)(episode_keys(KEY, 50)[0])[0].probability
-    regret = np.asarray(play(AlwaysArm0(), bandit, KEY, 50).regret)
+    regret = np.asarray(rollout(AlwaysArm0(), bandit, KEY, 50).regret)
     np.testing.assert_allclose(regret[:, 0], np.maximum(1 - 2 * starts, 0), atol=1e-6)
     assert not np.allclose(regret[:, 0], regret[:, 1])
 
@@ -284,7 +284,7 @@ EASY, HARD = Dependent((0.1, 0.9)), Dependent((0.4, 0.6))
     ids=repr,
 )
 def test_regret_of_a_hundred_pulls(policy, arms, regret, wrong_pulls):
-    found = play(policy, BernoulliBandit(arms), KEY, 1_000).regret
+    found = rollout(policy, BernoulliBandit(arms), KEY, 1_000).regret
     check_mean(totals(found), regret, slack=0.03)
     check_mean(totals(found > 1e-9), wrong_pulls, slack=0.1)
 
@@ -300,7 +300,7 @@ def test_regret_of_a_hundred_pulls(policy, arms, regret, wrong_pulls):
 )
 def test_regret_in_restless_arms(policy, low, high):
     for deviation, regret in ((0.02, low), (0.10, high)):
-        found = play(policy, RestlessBandit((deviation,)), KEY, 1_000).regret
+        found = rollout(policy, RestlessBandit((deviation,)), KEY, 1_000).regret
         check_mean(totals(found), regret, slack=0.05)
 
 
@@ -314,14 +314,14 @@ def test_regret_in_restless_arms(policy, low, high):
     ],
 )
 def test_totals_with_an_arm_that_tells(policy, total, regret):
-    found = play(policy, InformativeBandit(), KEY, 3_000)
+    found = rollout(policy, InformativeBandit(), KEY, 3_000)
     check_mean(totals(found.rewards), total, slack=0.01)
     for values, expected in zip(np.cumsum(np.asarray(found.regret, np.float64), axis=1).T, regret, strict=True):
         check_mean(values, expected, slack=0.01)
 
 
 def test_a_search_stays_where_the_target_is():
-    found = play(SearchWithoutReplacement(7.0), InformativeBandit(4, 6, 7.0, 2.0), KEY, 200)
+    found = rollout(SearchWithoutReplacement(7.0), InformativeBandit(4, 6, 7.0, 2.0), KEY, 200)
     targets = jax.vmap(InformativeBandit(4).reset)(episode_keys(KEY, 200)[0])[0].target
     for arms, target in zip(found.arms.tolist(), targets.tolist(), strict=True):
         search = arms[: arms.index(target)]
@@ -334,14 +334,14 @@ def test_a_search_stays_where_the_target_is():
 def test_policies_for_two_arms_refuse_others(policy):
     message = rf'{type(policy).__name__} is a policy for 2 arms, got a bandit of 3'
     with pytest.raises(ValueError, match=message):
-        play(policy, BernoulliBandit(Independent(3), 5), KEY, 2)
+        rollout(policy, BernoulliBandit(Independent(3), 5), KEY, 2)
 
 
 @pytest.mark.parametrize('policy', [BayesOptimal(5), Gittins(5)])
 def test_policies_refuse_episodes_of_another_length(policy):
     message = rf'{type(policy).__name__}.num_pulls must be 6, as the bandit has it, got 5'
     with pytest.raises(ValueError, match=message):
-        play(policy, BernoulliBandit(Independent(), 6), KEY, 2)
+        rollout(policy, BernoulliBandit(Independent(), 6), KEY, 2)
 
 
 @pytest.mark.parametrize(

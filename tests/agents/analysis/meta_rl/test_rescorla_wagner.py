@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from agents.analysis.meta_rl.bandit_policies import RescorlaWagner, play
+from agents.analysis.meta_rl.bandit_policies import RescorlaWagner, rollout
 from agents.analysis.meta_rl.rescorla_wagner import MODELS, Model, Parameters, fit, log_likelihood
 from components.environments.bandits import RestlessBandit
 
@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 
 def blocks(learning_rate, inverse_temperature, num_blocks=5):
-    recorded = play(RescorlaWagner(learning_rate, inverse_temperature), RestlessBandit(), KEY, 10 * num_blocks)
+    recorded = rollout(RescorlaWagner(learning_rate, inverse_temperature), RestlessBandit(), KEY, 10 * num_blocks)
     return [values.reshape(num_blocks, 10, 100) for values in (recorded.arms, recorded.rewards)]
 
 

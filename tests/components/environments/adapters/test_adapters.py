@@ -17,7 +17,7 @@ from components.environments.batch import Batch
 from components.environments.catch import Catch
 from components.environments.wrappers import PreviousAction
 from components.networks.network import Network
-from components.networks.torsos import Joined
+from components.networks.torsos import Concatenate
 from tests.helpers.agents_for_tests import make_agent
 from tests.helpers.environments_for_tests import FIRST, LAST, MID, scan
 
@@ -206,5 +206,5 @@ def test_a_spec_that_looks_at_values_is_taken_outside_of_the_program():
             assert int(jnp.int32(3)) == 3
             return super().spec()
 
-    agent = make_agent(environment=Batch(PreviousAction(Looks(4, 3)), 5), network=Network(Joined()))
+    agent = make_agent(environment=Batch(PreviousAction(Looks(4, 3)), 5), network=Network(Concatenate()))
     Learner(agent).advance(1)
