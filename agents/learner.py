@@ -14,8 +14,9 @@ from components.acting.actor import Actor
 from components.axes import over_axis, tree_where
 from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import named_failures
-from components.inner_loop import AgentState, make_inner_loop
+from components.inner_loop import AgentState, acting_loop
 from components.meta_optimisers.base import LearnerState
+from components.metrics import with_logs
 from components.types import Array, CompositionError, DivergedError, Metrics
 
 
@@ -60,7 +61,7 @@ class Learner(acme_core.Learner):
         self.agent, self.num_seeds = agent, num_seeds
         self.network = agent.network_functions()
         self.actor = Actor(agent.environment, self.network, agent.policy)
-        self.inner_loop = make_inner_loop(
+        self.inner_loop, self.init_agent = acting_loop(
             self.network,
             agent.environment,
             agent.policy,
@@ -148,17 +149,17 @@ class Learner(acme_core.Learner):
         """One meta-step of one seed; pure."""
         state, metrics = self.agent.meta_optimiser.step(state, self.inner_loop)
         for name, monitor in self.agent.monitors.items():
-            tell = over_axis(
+            measure = over_axis(
                 lambda agent, m=monitor: m(agent, self.network, self.agent.environment), self.agent.num_lifetimes
             )
-            metrics.logs[f'monitor/{name}'] = tell(state.agents).mean()
+            metrics = with_logs(metrics, {f'monitor/{name}': measure(state.agents).mean()})
         if self.agent.lifetime_length is not None:
             state = self._end_lifetimes(state, self.agent.lifetime_length)
         return state, metrics
 
     def _new_agents(self, keys: Array) -> AgentState:
         """Agents that have learned nothing, from keys `[L]`."""
-        return over_axis(self.inner_loop.init, self.agent.num_lifetimes)(keys)
+        return over_axis(self.init_agent, self.agent.num_lifetimes)(keys)
 
     def _end_lifetimes(self, state: LearnerState, lifetime_length: int) -> LearnerState:
         """Puts new agents in place of those that have had their updates."""

@@ -1,7 +1,8 @@
-"""The inner loop: one agent that learns from its pending trajectory, then acts the next one."""
+"""The inner loop: an agent learns from its pending trajectory, then the next one is acted."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from components.acting.policies import Policy
 from components.component_tree import replace_all
 from components.environments.base import BatchedEnvironment
 from components.meta_parameters.meta_parameters import MetaParameterSet
-from components.meta_parameters.schedules import schedules_of
+from components.meta_parameters.schedules import Scheduled, schedules_of
 from components.networks.network import NetworkFunctions
 from components.types import Array, EpisodeTotals, FieldValues, Logs, MetaParams, Metrics, OptState, Params, Trajectory
 from components.update_rule import UpdateRule
@@ -42,76 +43,179 @@ class AgentState(NamedTuple):
     key: Array
 
 
-class InnerLoop(NamedTuple):
-    """What can be done with an agent; everything a meta-optimiser needs to know of it.
+class Update(Protocol):
+    """How an agent learns from its pending trajectory; a frozen dataclass, whose reverse pass may be another's."""
 
-    repeat:
-        bound = field_values(meta_params, num_updates)
-        direction, logs = gradient(bound, params, trajectory)
-        params, opt_state = step(bound, direction, opt_state, params)
-        behaviour, acting_params = update_behaviour(behaviour, params)
-        actor_state, trajectory, episodes = act(acting_params, actor_state, key, unroll_length)
+    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Logs]:
+        """Takes one update.
 
-    Attributes:
-      init: a new agent with its first trajectory.
-      act: takes no gradient, and has side effects where environments live on the host: it is never repeated.
-      unroll_on_policy: the same with the agent's own policy, for trajectories that are not learned from.
-      update_behaviour: which weights are acted with after an update.
-      field_values: of the update rule's fields that are learned or scheduled, by path, from meta-parameters and an
-        agent's number of updates.
-      bind: from these to the update rule with them in it.
-      gradient: that rule's, from such values; differentiable in its first two arguments.
-      step: that of the rule's optimiser; differentiable in all arguments.
+        Args:
+          meta_params: to learn with.
+          agent: with the pending trajectory.
+
+        Returns:
+          The agent with new `params`, `opt_state` and `num_updates`, and logs.
+
+        Gradients: in `meta_params`, `params` and `opt_state`.
+        """
+        ...
+
+    @property
+    def rematerialise(self) -> bool:
+        """Whether the reverse pass recomputes the update from its inputs."""
+        ...
+
+    def rule(self, meta_params: MetaParams, agent: AgentState) -> UpdateRule:
+        """The update rule with the values of its learned and scheduled fields bound."""
+        ...
+
+    def over(self, form: Callable[['PlainUpdate'], 'PlainUpdate']) -> 'Update':
+        """The same update with another form of the plain update inside it."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainUpdate:
+    """The update rule's own update, differentiated as JAX does.
+
+    Args:
       network: the agent's.
-      policy: what the agent learns to act with.
-      unroll_length: `T` of the trajectories that are learned from.
-      rematerialise: whether the reverse pass through an update recomputes it from its inputs
-        (rematerialisation).
+      update_rule: as it was configured.
+      meta_parameters: its learned fields.
+      schedules: its scheduled fields, by path.
+      rematerialise: whether the reverse pass recomputes the update from its inputs.
     """
 
-    init: Callable[[Array], AgentState]
-    act: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
-    unroll_on_policy: Callable[[Params, Any, Array, int], tuple[Any, Trajectory, EpisodeTotals]]
-    update_behaviour: Callable[[Any, Params], tuple[Any, Params]]
-    field_values: Callable[[MetaParams, Array], FieldValues]
-    bind: Callable[[FieldValues], UpdateRule]
-    gradient: Callable[[FieldValues, Params, Trajectory], tuple[Params, Logs]]
-    step: Callable[[FieldValues, Params, OptState, Params], tuple[Params, OptState]]
+    network: NetworkFunctions
+    update_rule: UpdateRule
+    meta_parameters: MetaParameterSet
+    schedules: Mapping[str, Scheduled]
+    rematerialise: bool = False
+
+    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Logs]:
+        field_values = self.field_values(meta_params, agent.num_updates)
+        update = jax.checkpoint(self._update) if self.rematerialise else self._update
+        params, opt_state, logs = update(field_values, agent.params, agent.opt_state, agent.trajectory)
+        logs |= {f'scheduled/{path}': field_values[path] for path in self.schedules}
+        return agent._replace(params=params, opt_state=opt_state, num_updates=agent.num_updates + 1), logs
+
+    def rule(self, meta_params: MetaParams, agent: AgentState) -> UpdateRule:
+        return self.bind(self.field_values(meta_params, agent.num_updates))
+
+    def over(self, form: Callable[['PlainUpdate'], 'PlainUpdate']) -> 'PlainUpdate':
+        return form(self)
+
+    def field_values(self, meta_params: MetaParams, num_updates: Array) -> FieldValues:
+        """Values of learned and scheduled fields by path, in their units, after that many updates."""
+        scheduled = {path: schedule(num_updates) for path, schedule in self.schedules.items()}
+        return {**self.meta_parameters.values(meta_params), **scheduled}
+
+    def bind(self, field_values: FieldValues) -> UpdateRule:
+        """The update rule with these values in its fields."""
+        return replace_all(self.update_rule, field_values)
+
+    def gradient(self, field_values: FieldValues, params: Params, trajectory: Trajectory) -> tuple[Params, Logs]:
+        """The update rule's gradient; differentiable in its first two arguments."""
+        return self.bind(field_values).gradient(self.network, params, trajectory)
+
+    def step(
+        self, field_values: FieldValues, gradient: Params, opt_state: OptState, params: Params
+    ) -> tuple[Params, OptState]:
+        """The step of the update rule's optimiser; differentiable in all arguments."""
+        return self.bind(field_values).optimiser.step(gradient, opt_state, params)
+
+    def _update(
+        self, field_values: FieldValues, params: Params, opt_state: OptState, trajectory: Trajectory
+    ) -> tuple[Params, OptState, Logs]:
+        gradient, logs = self.gradient(field_values, params, trajectory)
+        moved, opt_state = self.step(field_values, gradient, opt_state, params)
+        size = optax.tree.norm(jax.lax.stop_gradient(jax.tree.map(jnp.subtract, moved, params)))
+        return moved, opt_state, {**logs, 'inner_update/norm': size}
+
+
+class TrajectorySource(Protocol):
+    """Where an agent's trajectories come from. No gradient flows through it."""
+
+    def next(self, agent: AgentState, unroll_length: int) -> tuple[AgentState, EpisodeTotals]:
+        """The agent, which has just been updated, with its next training trajectory pending."""
+        ...
+
+    def on_policy(self, agent: AgentState, unroll_length: int) -> tuple[AgentState, Trajectory, EpisodeTotals]:
+        """A trajectory of the agent's own policy that is not trained on, for the outer loss."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ActingSource:
+    """Acts in the environments. Each trajectory is acted once: environments on the host cannot be taken back.
+
+    Args:
+      actor: of the behaviour policy.
+      on_policy_actor: of the agent's policy.
+      behaviour: which weights act.
+    """
+
+    actor: Actor
+    on_policy_actor: Actor
+    behaviour: Behaviour
+
+    def next(self, agent: AgentState, unroll_length: int) -> tuple[AgentState, EpisodeTotals]:
+        key, act_key = jax.random.split(agent.key)
+        behaviour, acting_params = self.behaviour.update(agent.behaviour, agent.params)
+        actor_state, trajectory, episodes = self.actor.unroll(acting_params, agent.actor_state, act_key, unroll_length)
+        agent = agent._replace(behaviour=behaviour, actor_state=actor_state, trajectory=trajectory, key=key)
+        return agent, episodes
+
+    def on_policy(self, agent: AgentState, unroll_length: int) -> tuple[AgentState, Trajectory, EpisodeTotals]:
+        key, act_key = jax.random.split(agent.key)
+        actor_state, trajectory, episodes = self.on_policy_actor.unroll(
+            agent.params, agent.actor_state, act_key, unroll_length
+        )
+        return agent._replace(actor_state=actor_state, key=key), trajectory, episodes
+
+    def init(self, network: NetworkFunctions, update_rule: UpdateRule, unroll_length: int, key: Array) -> AgentState:
+        """A new agent with its first trajectory pending."""
+        params_key, actor_key, act_key, key = jax.random.split(key, 4)
+        params = network.init(params_key)
+        actor_state, trajectory, _ = self.actor.unroll(params, self.actor.init(actor_key), act_key, unroll_length)
+        opt_state = update_rule.optimiser.init(params)
+        return AgentState(params, opt_state, jnp.int32(0), self.behaviour.init(params), actor_state, trajectory, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerLoop:
+    """Updates and acting of one agent; all that a meta-optimiser needs to know of it.
+
+    repeat:
+        agent, logs     = update(meta_params, agent)
+        agent, episodes = source.next(agent, unroll_length)
+
+    Args:
+      network: the agent's.
+      policy: that the agent learns to act with.
+      unroll_length: `T` of the training trajectories.
+      update: how the agent learns from a trajectory.
+      source: where trajectories come from.
+    """
+
     network: NetworkFunctions
     policy: Policy
     unroll_length: int
-    rematerialise: bool = False
-
-    def rule(self, meta_params: MetaParams, agent: AgentState) -> UpdateRule:
-        """The update rule by which an agent learns next."""
-        return self.bind(self.field_values(meta_params, agent.num_updates))
-
-    def update(
-        self, field_values: FieldValues, params: Params, opt_state: OptState, trajectory: Trajectory
-    ) -> tuple[Params, OptState, Logs]:
-        """Learns from a trajectory; differentiable in its first three arguments."""
-
-        def update(field_values, params, opt_state, trajectory):
-            direction, logs = self.gradient(field_values, params, trajectory)
-            moved, opt_state = self.step(field_values, direction, opt_state, params)
-            size = optax.tree.norm(jax.lax.stop_gradient(jax.tree.map(jnp.subtract, moved, params)))
-            return moved, opt_state, {**logs, 'inner_update/norm': size}
-
-        return (jax.checkpoint(update) if self.rematerialise else update)(field_values, params, opt_state, trajectory)
+    update: Update
+    source: TrajectorySource
 
     def advance(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Metrics]:
         """Learns from the pending trajectory and acts the next one."""
-        field_values = self.field_values(meta_params, agent.num_updates)
-        params, opt_state, logs = self.update(field_values, agent.params, agent.opt_state, agent.trajectory)
-        logs |= {f'scheduled/{path}': value for path, value in field_values.items() if path not in meta_params}
-        key, act_key = jax.random.split(agent.key)
-        behaviour, acting_params = self.update_behaviour(agent.behaviour, params)
-        actor_state, trajectory, episodes = self.act(acting_params, agent.actor_state, act_key, self.unroll_length)
-        agent = AgentState(params, opt_state, agent.num_updates + 1, behaviour, actor_state, trajectory, key)
+        agent, logs = self.update(meta_params, agent)
+        agent, episodes = self.source.next(agent, self.unroll_length)
         return agent, Metrics(logs, episodes, jnp.int32(0))
 
+    def over(self, form: Callable[[PlainUpdate], PlainUpdate]) -> 'InnerLoop':
+        """The same loop with another form of the plain update."""
+        return dataclasses.replace(self, update=self.update.over(form))
 
-def make_inner_loop(
+
+def acting_loop(
     network: NetworkFunctions,
     environment: BatchedEnvironment,
     policy: Policy,
@@ -119,47 +223,27 @@ def make_inner_loop(
     update_rule: UpdateRule,
     meta_parameters: MetaParameterSet,
     unroll_length: int,
-) -> InnerLoop:
-    """The inner loop of an agent composed of these parts."""
+) -> tuple[InnerLoop, Callable[[Array], AgentState]]:
+    """The inner loop of an agent composed of these parts, and the function of a key that makes a new agent."""
     actor = Actor(environment, network, behaviour.policy or policy)
+    source = ActingSource(actor, Actor(environment, network, policy), behaviour)
+    update = PlainUpdate(network, update_rule, meta_parameters, schedules_of(update_rule))
 
     def init(key: Array) -> AgentState:
-        params_key, actor_key, act_key, key = jax.random.split(key, 4)
-        params = network.init(params_key)
-        actor_state, trajectory, _ = actor.unroll(params, actor.init(actor_key), act_key, unroll_length)
-        opt_state = update_rule.optimiser.init(params)
-        return AgentState(params, opt_state, jnp.int32(0), behaviour.init(params), actor_state, trajectory, key)
+        return source.init(network, update_rule, unroll_length, key)
 
-    schedules = schedules_of(update_rule)
+    return InnerLoop(network, policy, unroll_length, update, source), init
 
-    def field_values(meta_params: MetaParams, num_updates: Array) -> FieldValues:
-        scheduled = {path: schedule(num_updates) for path, schedule in schedules.items()}
-        return {**meta_parameters.values(meta_params), **scheduled}
 
-    def bind(field_values: FieldValues) -> UpdateRule:
-        return replace_all(update_rule, field_values)
+def acting_source(inner_loop: InnerLoop) -> ActingSource:
+    """The source of an inner loop that acts.
 
-    def gradient(field_values: FieldValues, params: Params, trajectory: Trajectory) -> tuple[Params, Logs]:
-        return bind(field_values).gradient(network, params, trajectory)
-
-    def step(
-        field_values: FieldValues, gradient: Params, opt_state: OptState, params: Params
-    ) -> tuple[Params, OptState]:
-        return bind(field_values).optimiser.step(gradient, opt_state, params)
-
-    return InnerLoop(
-        init=init,
-        act=actor.unroll,
-        unroll_on_policy=Actor(environment, network, policy).unroll,
-        update_behaviour=behaviour.update,
-        field_values=field_values,
-        bind=bind,
-        gradient=gradient,
-        step=step,
-        network=network,
-        policy=policy,
-        unroll_length=unroll_length,
-    )
+    Raises:
+      TypeError: if it replays.
+    """
+    if not isinstance(inner_loop.source, ActingSource):
+        raise TypeError(f'the inner loop does not act, its source is {type(inner_loop.source).__name__}')
+    return inner_loop.source
 
 
 def scan_updates(
@@ -171,7 +255,7 @@ def scan_updates(
     unlike one that serves every step, needs no second derivatives in the weights. It has buffers of its own then, so it
     stays in where memory is to be saved at the expense of time.
     """
-    if inner_loop.rematerialise and length > 1:
+    if inner_loop.update.rematerialise and length > 1:
         return jax.lax.scan(step, carry, xs, length)
     carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))
     if length == 1:

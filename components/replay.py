@@ -1,12 +1,13 @@
-"""Replay: an inner loop that learns again from recorded trajectories instead of acting."""
+"""Replay: recorded trajectories as a source, so that an agent learns again from what it once acted."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from components.inner_loop import AgentState, InnerLoop
-from components.types import EpisodeTotals, Trajectory
+from components.types import Array, EpisodeTotals, Trajectory
 
 
 class Replay(NamedTuple):
@@ -14,31 +15,52 @@ class Replay(NamedTuple):
 
     Attributes:
       trajectories: after each of the `N` updates, leaves `[N, T, B, ...]`.
-      validations: those that were not learned from, in their order, leaves `[M, T', B, ...]`; None for none.
+      validations: those that were not trained on, of the last `M` updates, leaves `[M, T', B, ...]`; None for none.
     """
 
     trajectories: Trajectory
     validations: Trajectory | None = None
 
 
-def replay(inner_loop: InnerLoop, agent: AgentState, recording: Replay) -> tuple[InnerLoop, AgentState]:
-    """An inner loop and an agent that learn again from recorded trajectories, whatever they have learned.
+@dataclasses.dataclass(frozen=True)
+class ReplaySource:
+    """A `TrajectorySource` of recorded trajectories, whatever the agent has learned.
 
     Args:
-      inner_loop: whose acting is replaced.
-      agent: as it was before the first of the recorded trajectories.
-      recording: what is acted, in its order.
+      replay: the trajectories.
+      start: updates that the agent had taken before the first of them, int32 scalar.
     """
 
-    def replayed(index: int, trajectories: Trajectory | None):
-        def act(params, counts, key, unroll_length):
-            del params, key, unroll_length
-            trajectory = jax.tree.map(lambda x: x[counts[index]], trajectories)
-            no_episodes = EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0))
-            return tuple(count + (i == index) for i, count in enumerate(counts)), trajectory, no_episodes
+    replay: Replay
+    start: Array
 
-        return act
+    def next(self, agent: AgentState, unroll_length: int) -> tuple[AgentState, EpisodeTotals]:
+        del unroll_length
+        trajectory = jax.tree.map(lambda x: x[self._index(agent)], self.replay.trajectories)
+        return agent._replace(trajectory=trajectory), _no_episodes()
 
-    act, unroll_on_policy = replayed(0, recording.trajectories), replayed(1, recording.validations)
-    counts = jnp.int32(0), jnp.int32(0)
-    return inner_loop._replace(act=act, unroll_on_policy=unroll_on_policy), agent._replace(actor_state=counts)
+    def on_policy(self, agent: AgentState, unroll_length: int) -> tuple[AgentState, Trajectory, EpisodeTotals]:
+        del unroll_length
+        trajectories, validations = self.replay
+        assert validations is not None, 'none were recorded'
+        index = self._index(agent) - (len(trajectories.reward) - len(validations.reward))
+        return agent, jax.tree.map(lambda x: x[index], validations), _no_episodes()
+
+    def _index(self, agent: AgentState) -> Array:
+        """Which of the recorded updates the agent has just taken."""
+        return agent.num_updates - self.start - 1
+
+
+def replayed(inner_loop: InnerLoop, agent: AgentState, replay: Replay) -> InnerLoop:
+    """An inner loop in which an agent learns again from recorded trajectories.
+
+    Args:
+      inner_loop: whose source is replaced.
+      agent: before the first of the recorded updates.
+      replay: their trajectories.
+    """
+    return dataclasses.replace(inner_loop, source=ReplaySource(replay, agent.num_updates))
+
+
+def _no_episodes() -> EpisodeTotals:
+    return EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0))

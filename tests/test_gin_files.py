@@ -13,6 +13,7 @@ from agents.analysis.finite_differences import compare_with_finite_differences, 
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from agents.learner import Learner
+from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_parameters.meta_parameters import Weights
@@ -155,22 +156,25 @@ def difference(found, expected):
 @pytest.mark.parametrize(
     'choice',
     [
-        'step_weights = @step_weights.Uniform()',
-        'step_weights = @step_weights.Lambda()',
-        'outer_data = @validation_data.FreshTrajectory()',
-        'outer_data = @validation_data.TrainingTrajectory()',
-        'gradient_estimator = @exact.Reverse()',
-        'gradient_estimator = @exact.Forward()',
-        'gradient_estimator = @truncated.Truncated()',
-        'gradient_estimator = @evolution_strategies.EvolutionStrategies()',
-        'overlapping = True',
+        'validation_loss.ValidationLoss.step_weights = @step_weights.Uniform()',
+        'validation_loss.ValidationLoss.step_weights = @step_weights.Lambda()',
+        'validation_loss.ValidationLoss.outer_data = @validation_data.FreshTrajectory()',
+        'validation_loss.ValidationLoss.outer_data = @validation_data.TrainingTrajectory()',
+        'meta_gradient.MetaGradient.gradient_estimator = @exact.Reverse()',
+        'meta_gradient.MetaGradient.gradient_estimator = @exact.Forward()',
+        'meta_gradient.MetaGradient.gradient_estimator = @truncated.Truncated()',
+        'meta_gradient.MetaGradient.gradient_estimator = @evolution_strategies.EvolutionStrategies()',
+        'meta_gradient.MetaGradient.overlapping = True',
     ],
 )
 def test_the_estimate_of_a_meta_gradient_is_chosen_by_one_binding(choice):
-    bindings = ['NUM_INNER_STEPS = 3', 'NUM_LIFETIMES = 2', f'meta_gradient.MetaGradient.{choice}']
-    optimiser = build('gin/catch/meta_discount.gin', *bindings).agent.meta_optimiser
-    field, value = choice.split(' = ')
-    assert re.sub(r'\(.*', '', str(getattr(optimiser, field))) == re.sub(r'@\w+\.|\(\)', '', value)
+    optimiser = build(
+        'gin/catch/meta_discount.gin', 'NUM_INNER_STEPS = 3', 'NUM_LIFETIMES = 2', choice
+    ).agent.meta_optimiser
+    name, value = choice.split(' = ')
+    cls, _, field = name.rpartition('.')
+    component = optimiser if cls == 'meta_gradient.MetaGradient' else optimiser.outer_loss
+    assert re.sub(r'\(.*', '', str(getattr(component, field))) == re.sub(r'@\w+\.|\(\)', '', value)
 
 
 @pytest.mark.parametrize(
@@ -183,15 +187,21 @@ def test_the_estimate_of_a_meta_gradient_is_chosen_by_one_binding(choice):
             'meta_gradient.MetaGradient.gradient_estimator = @evolution_strategies.EvolutionStrategies()',
             'NUM_LIFETIMES',
         ),
-        ('bootstrapped_target.Bootstrapped.num_target_steps = 0', 'num_target_steps must be at least 1, got 0'),
+        ('bootstrapped_target.BootstrappedTarget.num_target_steps = 0', 'num_target_steps must be at least 1, got 0'),
     ],
 )
 def test_an_estimate_that_cannot_be_had_is_one_line(binding, part):
     file = 'gin/snake/bootstrapped.gin' if 'bootstrapped' in binding else 'gin/catch/meta_discount.gin'
-    explicit = ['meta_gradient.MetaGradient.step_weights = @step_weights.Explicit()'] * ('Explicit' in binding)
+    explicit = ['validation_loss.ValidationLoss.step_weights = @step_weights.Explicit()'] * ('Explicit' in binding)
     with pytest.raises(gin_config.ConfigurationError, match=part) as error:
         build(file, 'NUM_INNER_STEPS = 3', *explicit, binding)
     assert len(str(error.value).splitlines()) == 1
+
+
+def num_inner_steps(meta_optimiser):
+    return (
+        meta_optimiser.num_updates if isinstance(meta_optimiser, Fixed) else meta_optimiser.outer_loss.num_inner_steps
+    )
 
 
 # No two alike, so that a field that reads another's macro is found.
@@ -199,7 +209,7 @@ MACROS = {
     'TOTAL_ENV_STEPS': (777, lambda e: e.total_env_steps),
     'NUM_ENVS': (7, lambda e: e.agent.environment.batch_size),
     'UNROLL_LENGTH': (6, lambda e: e.agent.unroll_length),
-    'NUM_INNER_STEPS': (2, lambda e: e.agent.meta_optimiser.num_inner_steps),
+    'NUM_INNER_STEPS': (2, lambda e: num_inner_steps(e.agent.meta_optimiser)),
     'NUM_LIFETIMES': (4, lambda e: e.agent.num_lifetimes),
     'NUM_SEEDS': (3, lambda e: e.num_seeds),
     'SEED': (5, lambda e: e.seed),

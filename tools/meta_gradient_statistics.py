@@ -39,7 +39,7 @@ from agents.experiments.launch import argument_parser, run_command
 from agents.experiments.restore import restore_learner
 from agents.learner import Learner
 from components.meta_optimisers import step_weights
-from components.meta_optimisers.meta_gradient import MetaGradient
+from components.meta_optimisers.validation_loss import ValidationLoss
 from components.optimisers import Optimiser
 from components.types import CompositionError, MetaParams
 
@@ -171,10 +171,11 @@ def _sampler(files: Sequence[str | pathlib.Path], args: argparse.Namespace) -> t
     """What draws unrolls, the inner optimiser in it, and the meta-parameters that a new agent starts with."""
     learner, experiment = _learner(files, args.gin_bindings)
     meta_gradient = experiment.agent.meta_optimiser
-    if not isinstance(meta_gradient, MetaGradient):
-        raise CompositionError(f'the study is of MetaGradient, but the meta-optimiser is {meta_gradient}')
+    outer_loss = getattr(meta_gradient, 'outer_loss', None)
+    if not isinstance(outer_loss, ValidationLoss):
+        raise CompositionError(f'the study is of ValidationLoss, but the meta-optimiser is {meta_gradient}')
     num_inner_steps = max(args.num_inner_steps)
-    sampler = Sampler(meta_gradient, learner.inner_loop, learner.actor, num_inner_steps, args.num_start_steps)
+    sampler = Sampler(outer_loss, learner.inner_loop, learner.actor, num_inner_steps, args.num_start_steps)
     return sampler, experiment.agent.update_rule.optimiser, gradient_noise.freeze(learner.state).meta_params
 
 

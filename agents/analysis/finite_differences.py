@@ -9,12 +9,11 @@ import optax
 from agents.learner import Learner
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.base import LearnerState
-from components.meta_optimisers.bootstrapped_target import Bootstrapped
 from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator, repeat
 from components.meta_optimisers.gradient_estimators.evolution_strategies import EvolutionStrategies, normal_like
 from components.meta_optimisers.gradient_estimators.truncated import Truncated
 from components.meta_optimisers.meta_gradient import MetaGradient
-from components.replay import replay
+from components.replay import replayed
 from components.types import CompositionError, MetaParams
 
 
@@ -64,19 +63,20 @@ class RecordedLifetime(NamedTuple):
       meta_optimiser: of the learner.
       meta_params: at the start.
       agent: at the start.
+      state: of the outer loss in this lifetime.
       inner_loop: sees the recorded trajectories.
     """
 
-    meta_optimiser: MetaGradient | Bootstrapped
+    meta_optimiser: MetaGradient
     meta_params: MetaParams
     agent: AgentState
+    state: Any
     inner_loop: InnerLoop
 
     def estimate(self, meta_params: MetaParams, gradient_estimator: GradientEstimator | None = None) -> Estimate:
         """Its meta-gradient, by the meta-optimiser's own gradient estimator or by another."""
         gradient_estimator = gradient_estimator or self.meta_optimiser.gradient_estimator
-        loss, num_inner_steps = self.meta_optimiser.outer_loss, self.meta_optimiser.num_inner_steps
-        return gradient_estimator(loss, meta_params, num_inner_steps, self.agent, self.inner_loop)
+        return gradient_estimator(self.meta_optimiser.outer_loss, meta_params, self.agent, self.inner_loop, self.state)
 
     def compare_with_finite_differences(self, step: float = 1e-5) -> dict[str, Comparison]:
         """As the function of that name."""
@@ -85,8 +85,9 @@ class RecordedLifetime(NamedTuple):
 
         @jax.jit
         def loss(meta_params):
-            per_update = repeat(meta_params, self.meta_optimiser.num_inner_steps)
-            return self.meta_optimiser.outer_loss(per_update, self.agent, self.inner_loop, fixed)[0]
+            outer_loss = self.meta_optimiser.outer_loss
+            per_update = repeat(meta_params, outer_loss.num_inner_steps)
+            return outer_loss(per_update, self.agent, self.inner_loop, self.state, fixed)[0]
 
         def compare(path: str, meta_param: Any) -> Comparison:
             along = direction(meta_param)
@@ -111,22 +112,26 @@ def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
       CompositionError: if the learner's meta-optimiser estimates no meta-gradient.
     """
     meta_optimiser = learner.agent.meta_optimiser
-    if not isinstance(meta_optimiser, MetaGradient | Bootstrapped):
+    if not isinstance(meta_optimiser, MetaGradient):
         raise CompositionError(f'there is no meta-gradient: the meta-optimiser is {meta_optimiser}')
     with jax.enable_x64(False):
         meta_params, agent = jax.jit(_first_lifetime)(learner.state)
+        outer_loss = meta_optimiser.outer_loss
+        initial = outer_loss.init(jax.tree.map(lambda x: x[None], agent))
+        state = jax.tree.map(lambda x: x[0], initial)
 
         @jax.jit
         def record(meta_params, agent):
-            per_update = repeat(meta_params, meta_optimiser.num_inner_steps)
-            return meta_optimiser.outer_loss(per_update, agent, learner.inner_loop)[1].recording
+            per_update = repeat(meta_params, outer_loss.num_inner_steps)
+            return outer_loss(per_update, agent, learner.inner_loop, state)[1].replay
 
-        recording = record(meta_params, agent)
-    recording, agent, meta_params = jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, (recording, agent, meta_params)
+        recorded = record(meta_params, agent)
+    recorded, agent, state, meta_params = jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+        (recorded, agent, state, meta_params),
     )
-    inner_loop, agent = replay(learner.inner_loop, agent, recording)
-    return RecordedLifetime(meta_optimiser, meta_params, agent, inner_loop)
+    inner_loop = replayed(learner.inner_loop, agent, recorded)
+    return RecordedLifetime(meta_optimiser, meta_params, agent, state, inner_loop)
 
 
 def _first_lifetime(state: LearnerState) -> tuple[MetaParams, AgentState]:

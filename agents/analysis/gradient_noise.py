@@ -16,11 +16,11 @@ from jax.flatten_util import ravel_pytree
 from agents.analysis import signal_to_noise
 from agents.analysis.signal_to_noise import Draws, Interval
 from components.acting.actor import Actor
-from components.inner_loop import AgentState, InnerLoop
+from components.inner_loop import AgentState, InnerLoop, acting_source
 from components.meta_optimisers.gradient_estimators.base import repeat
 from components.meta_optimisers.gradient_estimators.exact import MAX_FORWARD_SCALARS
-from components.meta_optimisers.meta_gradient import MetaGradient
 from components.meta_optimisers.step_weights import LastStep, StepWeights, Uniform
+from components.meta_optimisers.validation_loss import ValidationLoss
 from components.optimisers import Optimiser
 from components.types import Array, MetaParams
 
@@ -55,7 +55,7 @@ class Sampler:
     `num_inner_steps` updates with action and environment randomness of its own.
 
     Args:
-      meta_gradient: its outer objective and validation are used; its number of steps and their weights are not.
+      outer_loss: its objective and outer data are used; its number of steps and their weights are not.
       inner_loop: of the agent.
       actor: starts the episodes.
       num_inner_steps: the largest `K`.
@@ -64,15 +64,13 @@ class Sampler:
 
     def __init__(
         self,
-        meta_gradient: MetaGradient,
+        outer_loss: ValidationLoss,
         inner_loop: InnerLoop,
         actor: Actor,
         num_inner_steps: int,
         num_start_steps: int,
     ):
-        self._meta_gradient = dataclasses.replace(
-            meta_gradient, num_inner_steps=num_inner_steps, step_weights=Uniform(), overlapping=False
-        )
+        self._outer_loss = dataclasses.replace(outer_loss, num_inner_steps=num_inner_steps, step_weights=Uniform())
         self._inner_loop, self._actor, self._num_start_steps = inner_loop, actor, num_start_steps
         self._sample = jax.jit(lambda frozen, keys: jax.lax.map(lambda key: self._one(frozen, key), keys))
 
@@ -83,16 +81,17 @@ class Sampler:
     def _one(self, frozen: FrozenAgent, key: Array) -> Array:
         reset_key, start_key, act_key, key = jax.random.split(key, 4)
         state, inner_loop = self._actor.init(reset_key), self._inner_loop
-        _, acting_params = inner_loop.update_behaviour(frozen.agent.behaviour, frozen.agent.params)
+        source = acting_source(inner_loop)
+        _, acting_params = source.behaviour.update(frozen.agent.behaviour, frozen.agent.params)
         if self._num_start_steps:
-            state, _, _ = inner_loop.act(acting_params, state, start_key, self._num_start_steps)
-        state, trajectory, _ = inner_loop.act(acting_params, state, act_key, inner_loop.unroll_length)
+            state, _, _ = source.actor.unroll(acting_params, state, start_key, self._num_start_steps)
+        state, trajectory, _ = source.actor.unroll(acting_params, state, act_key, inner_loop.unroll_length)
         agent = frozen.agent._replace(actor_state=state, trajectory=trajectory, key=key)
         flat, unravel = ravel_pytree(frozen.meta_params)
 
         def losses(flat: Array) -> Array:
-            per_update = repeat(unravel(flat), self._meta_gradient.num_inner_steps)
-            return self._meta_gradient.outer_losses(per_update, agent, inner_loop)[0]
+            per_update = repeat(unravel(flat), self._outer_loss.num_inner_steps)
+            return self._outer_loss.losses(per_update, agent, inner_loop)[0]
 
         return (jax.jacfwd if flat.size <= MAX_FORWARD_SCALARS else jax.jacrev)(losses)(flat)
 

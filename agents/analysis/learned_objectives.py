@@ -16,7 +16,7 @@ from agents.agent import Agent
 from agents.analysis.reference_returns import ReturnInputs, known_estimates, known_returns
 from components.acting.policies import log_rho
 from components.component_tree import HasWeights, component_at, replace_at
-from components.inner_loop import AgentState, InnerLoop
+from components.inner_loop import AgentState, InnerLoop, acting_source
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient
 from components.objectives.learned_returns import LearnedReturn
 from components.objectives.returns import ReturnEstimate, ReturnEstimator, next_mask
@@ -95,7 +95,7 @@ class Inspector:
         return jax.device_get(self._inspect(meta_params, agent, key))
 
     def _one(self, meta_params: MetaParams, agent: AgentState, key: Array) -> Inspection:
-        rule = self._inner_loop.rule(meta_params, agent)
+        rule = self._inner_loop.update.rule(meta_params, agent)
         trajectory = sample_trajectories(self._inner_loop, agent, key, self._unroll_length, self._num_trajectories)
         outputs = self._inner_loop.network.outputs(agent.params, trajectory)
         component = component_at(rule, self._path)
@@ -125,13 +125,14 @@ def sample_trajectories(
       unroll_length: `T`.
       num_trajectories: `N`, in place of the number of environments in the batch.
     """
-    _, params = inner_loop.update_behaviour(agent.behaviour, agent.params)
+    source = acting_source(inner_loop)
+    _, params = source.behaviour.update(agent.behaviour, agent.params)
     batch_size = agent.trajectory.reward.shape[1]
     num_windows = max(MIN_WINDOWS, -(-num_trajectories // batch_size))
     key, choice_key = jax.random.split(key)
 
     def act(state: Any, key: Array) -> tuple[Any, Trajectory]:
-        state, trajectory, _ = inner_loop.act(params, state, key, unroll_length)
+        state, trajectory, _ = source.actor.unroll(params, state, key, unroll_length)
         return state, trajectory
 
     _, windows = jax.lax.scan(act, agent.actor_state, jax.random.split(key, num_windows))

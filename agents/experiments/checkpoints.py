@@ -366,6 +366,7 @@ def _check_structure(written: Mapping[str, str], expected: Mapping[str, str], st
 RENAMED_FIELDS = (
     ('/agents/age$', '/agents/num_updates'),
     ('/age$', '/num_env_steps'),
+    ('/meta_opt_state/memory/(updates|num_missing)(?=/|$)', r'/meta_opt_state/lifetime_state/window/\1'),
     ('/meta_opt_state/memory(?=/|$)', '/meta_opt_state/lifetime_state'),
     ('/owed$', '/pending_reward'),
 )

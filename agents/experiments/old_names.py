@@ -4,13 +4,16 @@ A run keeps its configuration in its folder and resumes from it, so old names mu
 """
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
 
 _ACTING = 'components.acting'
 _ADAPTERS = 'components.environments.adapters'
 _ESTIMATORS = 'components.meta_optimisers.gradient_estimators'
 _EXPERIMENTS = 'agents.experiments'
 _META_PARAMETERS = 'components.meta_parameters'
+_META_GRADIENT = 'components.meta_optimisers.meta_gradient.MetaGradient'
+_VALIDATION_LOSS = 'components.meta_optimisers.validation_loss.ValidationLoss'
+_BOOTSTRAPPED_TARGET = 'components.meta_optimisers.bootstrapped_target.BootstrappedTarget'
 
 RENAMED = {
     # Until version 0.1.
@@ -32,6 +35,7 @@ RENAMED = {
     'components.environments.views': 'components.environments.images',
     'components.loggers': f'{_EXPERIMENTS}.loggers',
     'components.meta_optimisers.bootstrapped': 'components.meta_optimisers.bootstrapped_target',
+    'components.meta_optimisers.bootstrapped.Bootstrapped': _META_GRADIENT,
     'components.meta_optimisers.differentiation': f'{_ESTIMATORS}.base',
     'components.meta_optimisers.differentiation.EvolutionStrategies': (
         f'{_ESTIMATORS}.evolution_strategies.EvolutionStrategies'
@@ -50,13 +54,51 @@ RENAMED = {
 }
 """Modules and classes: the old name and today's."""
 
-RENAMED_FIELDS = {
+_OLD_BOOTSTRAPPED = 'components.meta_optimisers.bootstrapped.Bootstrapped'
+
+MOVED_FIELDS = {
     # Until version 0.1.
-    'components.meta_optimisers.bootstrapped_target.Bootstrapped.differentiation': 'gradient_estimator',
-    'components.meta_optimisers.meta_gradient.MetaGradient.differentiation': 'gradient_estimator',
-    'components.meta_optimisers.meta_gradient.MetaGradient.validation': 'outer_data',
+    **{
+        f'{_META_GRADIENT}.{field}': f'{_VALIDATION_LOSS}.{field}'
+        for field in ('objective', 'num_inner_steps', 'step_weights')
+    },
+    f'{_META_GRADIENT}.validation': f'{_VALIDATION_LOSS}.outer_data',
+    f'{_META_GRADIENT}.differentiation': f'{_META_GRADIENT}.gradient_estimator',
+    **{
+        f'{_OLD_BOOTSTRAPPED}.{field}': f'{_BOOTSTRAPPED_TARGET}.{field}'
+        for field in (
+            'objective',
+            'target_optimiser',
+            'num_inner_steps',
+            'num_target_steps',
+            'policy_cost',
+            'value_cost',
+            'policy_head',
+            'value_head',
+        )
+    },
+    f'{_OLD_BOOTSTRAPPED}.differentiation': f'{_META_GRADIENT}.gradient_estimator',
 }
-"""Fields of classes, which have their names of today: the old name and today's."""
+"""Fields: the old class and name, and the class and name of today."""
+
+PARTS = {_VALIDATION_LOSS: 'outer_loss', _BOOTSTRAPPED_TARGET: 'outer_loss'}
+"""Classes that hold fields of an older one, and the field in which what the older one is today holds them."""
+
+
+class Binding(NamedTuple):
+    """What a statement binds today.
+
+    Attributes:
+      selector: of the class.
+      field: its field.
+      part: selector of a class that this field has to hold, beside another binding; None for the statement's value.
+      is_default: whether an earlier binding of the field stays.
+    """
+
+    selector: str
+    field: str
+    part: str | None = None
+    is_default: bool = False
 
 
 _ParseContext: Any = object
@@ -74,39 +116,52 @@ class ReadsOldNames(_ParseContext):
         """Imports the module that a statement names, or what it is called today."""
         self._statements[statement.bound_name()] = statement
         if statement.module in RENAMED:
-            self._import(RENAMED[statement.module], statement)
+            self._import(RENAMED[statement.module])
         else:
             super().process_import(statement)
 
+    def today(self, selector: str, field: str) -> list[Binding]:
+        """The bindings for which one of a class's field stands, the class named as in the file."""
+        old = self._full_name(selector)
+        moved = MOVED_FIELDS.get(f'{old}.{field}')
+        if moved is None:
+            return [Binding(selector, field)]
+        cls, _, field = moved.rpartition('.')
+        bindings = [Binding(self._selector(cls), field)]
+        if cls in PARTS:
+            bindings.append(Binding(selector, PARTS[cls], self._selector(cls), is_default=old not in RENAMED))
+        return bindings
+
     def _resolve_selector(self, selector: str) -> tuple[list[str], list[Any]]:
         """Names and values of a selector's parts; what was renamed is resolved by its name of today."""
-        symbol, *names = selector.split('.')
-        statement = self._statements.get(symbol)
-        if statement is None or not names:
-            return super()._resolve_selector(selector)
-        is_path = not statement.is_from and not statement.alias  # `import a.b` binds a.
-        old = selector if is_path else '.'.join([statement.module, *names])
+        old = self._full_name(selector)
         module, _, name = old.rpartition('.')
         today = RENAMED.get(old) or (f'{RENAMED[module]}.{name}' if module in RENAMED else None)
-        if today is None:
-            return super()._resolve_selector(selector)
-        module, _, name = today.rpartition('.')
-        self._import(module, statement)
-        return super()._resolve_selector(f'{_key(module)}.{name}')
+        return super()._resolve_selector(self._selector(today) if today else selector)
 
-    def _import(self, module: str, statement: Any) -> None:
+    def _full_name(self, selector: str) -> str:
+        """The name of a class in full, as the file's import lines have it."""
+        symbol, _, name = selector.partition('.')
+        statement = self._statements.get(symbol)
+        if statement is None or not name or not (statement.is_from or statement.alias):  # `import a.b` binds a.
+            return selector
+        return f'{statement.module}.{name}'
+
+    def _selector(self, cls: str) -> str:
+        """A selector of a class, whose module is imported for it."""
+        module, _, name = cls.rpartition('.')
+        self._import(module)
+        return f'{_key(module)}.{name}'
+
+    def _import(self, module: str) -> None:
         """Imports a module under a key that no file can bind."""
         if _key(module) not in self._symbol_table:
-            statement = statement._replace(module=module, is_from=True, alias=None)
+            some_statement = next(iter(self._statements.values()))
+            statement = some_statement._replace(module=module, is_from=True, alias=None)
             self._symbol_table[_key(module)] = importlib.import_module(module)
             self._symbol_source[_key(module)] = statement
             self._imports.append(statement)
 
 
-def today_field(cls: Any, name: str) -> str:
-    """What a field of a class, or a parameter of a function, is called today."""
-    return RENAMED_FIELDS.get(f'{cls.__module__}.{cls.__qualname__}.{name}', name)
-
-
 def _key(module: str) -> str:
-    return module.replace('.', '/')
+    return module.replace('.', ':')

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import gin
 
-from agents.experiments.old_names import ReadsOldNames, today_field
+from agents.experiments.old_names import ReadsOldNames
 from components.component import Reference, problem_of_argument
 from components.types import ConfigurationError
 
@@ -170,14 +170,24 @@ def _take(statement: Any, context: Any, files: Sequence[pathlib.Path]) -> None:
         if not context.get_configurable(statement.selector):
             gin.config._raise_unknown_configurable_error(statement.selector)
     else:
-        key: Any = statement.scope, statement.selector, statement.arg_name
-        if not statement.arg_name:
-            key = f'{statement.scope}/{statement.selector}'.lstrip('/'), 'gin.macro', 'value'
-        elif configurable := context.get_configurable(statement.selector):
-            key = *key[:2], today_field(configurable.wrapped, statement.arg_name)
-        gin.bind_parameter(key, statement.value)
         location = Source(files[-1], statement.location.line_num, len(files) > 1) if files else Source()
-        _SOURCES[gin.config.ParsedBindingKey.parse(key).scope_selector_arg] = location
+        if not statement.arg_name:
+            macro = f'{statement.scope}/{statement.selector}'.lstrip('/')
+            _bind((macro, 'gin.macro', 'value'), statement.value, location)
+            return
+        for selector, field, part, is_default in context.today(statement.selector, statement.arg_name):
+            value = gin.config.ConfigurableReference(part, True) if part else statement.value
+            _bind((statement.scope, selector, field), value, location, is_default)
+
+
+def _bind(key: Any, value: Any, location: Source, is_default: bool = False) -> None:
+    """Binds a parameter; a default leaves an earlier binding."""
+    full_key = gin.config.ParsedBindingKey.parse(key).scope_selector_arg
+    scope, selector, field = full_key
+    if is_default and field in gin.config._CONFIG.get((scope, selector), {}):
+        return
+    gin.bind_parameter(key, value)
+    _SOURCES[full_key] = location
 
 
 @contextlib.contextmanager

@@ -1,57 +1,48 @@
 """Bootstrapped meta-gradients: the outer loss is the distance to a target that has learned for more updates."""
 
-import dataclasses
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from acme import specs
 
 from components.acting.policies import num_actions
 from components.component import NonNegative, PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, scan_updates
 from components.meta_optimisers import outer_update
-from components.meta_optimisers.base import LearnerState, check_meta_params
-from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator, UnrollResult
-from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
-from components.meta_optimisers.regularisers import Regulariser, check_regularisers
-from components.metrics import mean_over_axis
+from components.meta_optimisers.outer_loss import UnrollResult
+from components.metrics import mean_over_axis, with_logs
 from components.objectives.base import Objective, masked_mean, merge_heads, weighted_or_zero
-from components.optimisers import Optimiser, check_complete, check_descends
+from components.optimisers import Optimiser, check_descends
 from components.replay import Replay
 from components.types import Array, MetaParams, Metrics, OptState, Outputs, Params, Trajectory
 from components.update_rule import UpdateRule
 
 
 @component
-class Bootstrapped:
-    """Descends the distance from the agent after `K` updates to a target that learned on for `L` more.
+class BootstrappedTarget:
+    """Distance from the agent after `K` updates to a target that learned on for `L` more; an `OuterLoss`.
 
         K times:      params <- update(params, trajectory, meta_params);  trajectory <- act(params)
         target      = params
         L - 1 times:  target <- update(target, trajectory, meta_params);  trajectory <- act(target)
         agent continues from here;  target <- outer_update(target, trajectory)
         loss        = policy_cost KL(pi_target || pi_params) + value_cost (v_target - v_params)^2
-        meta_params <- optimiser(d loss / d meta_params)
 
     The two are compared on the trajectory that was acted after the first `K` updates. No gradient flows through the
     target. All trajectories are learned from: the agent continues from the last of its own updates, so that a step
-    advances it by `K + L - 1` of them and costs no further environment steps.
+    advances it by `K + L - 1` of them and costs no further environment steps. The state of a lifetime is that of the
+    target's optimiser.
 
     Args:
       objective: the outer objective, which the last update of the target descends.
-      optimiser: of the meta-parameters, learning rate included.
-      target_optimiser: of the target's last update; its state is kept from step to step.
+      target_optimiser: of the target's last update.
       num_inner_steps: `K`.
       num_target_steps: `L`.
       policy_cost: weight of the divergence between policies, in nats.
       value_cost: weight of the squared difference between values.
       policy_head: output that holds the policy's logits, `[A]`.
       value_head: output that holds the values, scalar.
-      gradient_estimator: how the derivative is taken.
-      regularisers: penalties of the meta-parameters beside the distance, by the name that they are logged under.
 
     Raises:
       ValueError: if `num_inner_steps` or `num_target_steps` < 1, or both costs are 0.
@@ -61,7 +52,6 @@ class Bootstrapped:
     """
 
     objective: Objective
-    optimiser: optax.GradientTransformation
     target_optimiser: Optimiser
     num_inner_steps: PositiveInt = 1
     num_target_steps: PositiveInt = 1
@@ -69,63 +59,39 @@ class Bootstrapped:
     value_cost: NonNegative = 0.0
     policy_head: str = 'logits'
     value_head: str = 'value'
-    gradient_estimator: GradientEstimator = Mixed()
-    regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if self.policy_cost == 0 and self.value_cost == 0:
-            raise ValueError('Bootstrapped.policy_cost and Bootstrapped.value_cost are both 0: nothing is matched')
+            raise ValueError(
+                'BootstrappedTarget.policy_cost and BootstrappedTarget.value_cost are both 0: nothing is matched'
+            )
 
     @property
     def num_updates(self) -> int:
         return self.num_inner_steps + self.num_target_steps - 1
 
+    @property
+    def draws_fresh_data(self) -> bool:
+        return False
+
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         matched = {self.policy_head: (num_actions(spec),)} | ({self.value_head: ()} if self.value_cost else {})
         return merge_heads({'the matching': matched, 'the objective': self.objective.heads(spec)})
 
-    def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
-        check_meta_params(self, meta_params)
-        self.gradient_estimator.check(update_rule, params, meta_params, num_lifetimes)
-        check_complete(self.optimiser, meta_params, 'Bootstrapped.optimiser')
-        check_descends(self.target_optimiser, params, 'Bootstrapped.target_optimiser: Optimiser.transform')
-        check_regularisers(self.regularisers, update_rule)
+    def check(self, params: Params) -> None:
+        check_descends(self.target_optimiser, params, 'BootstrappedTarget.target_optimiser: Optimiser.transform')
 
-    def init(self, meta_params: MetaParams, agents: AgentState) -> outer_update.MetaOptState:
-        return outer_update.init(self.optimiser, meta_params, jax.vmap(self.target_optimiser.init)(agents.params))
+    def init(self, agents: AgentState) -> OptState:
+        return jax.vmap(self.target_optimiser.init)(agents.params)
 
-    def reset_lifetimes(
-        self, meta_opt_state: outer_update.MetaOptState, initial: outer_update.MetaOptState, is_reset: Array
-    ):
-        return outer_update.reset_lifetimes(meta_opt_state, initial, is_reset)
-
-    def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
-        def estimate(agent: AgentState, target_opt_state: OptState) -> Estimate:
-            def outer_loss(meta_params, agent, inner_loop, targets=None):
-                return self.outer_loss(meta_params, agent, inner_loop, targets, target_opt_state)
-
-            return self.gradient_estimator(outer_loss, state.meta_params, self.num_inner_steps, agent, inner_loop)
-
-        return outer_update.outer_update(estimate, self.optimiser, state, inner_loop, self.regularisers)
-
-    def outer_loss(
+    def __call__(
         self,
         meta_params: MetaParams,
         agent: AgentState,
         inner_loop: InnerLoop,
+        state: OptState,
         targets: '_Target | None' = None,
-        target_opt_state: OptState = None,
     ) -> tuple[Array, UnrollResult]:
-        """The distance of one agent after `K` updates to its target; an `OuterLoss`.
-
-        Args:
-          meta_params: to learn with, one for each of the `K` updates, leaves `[K, ...]`.
-          agent: before the first update.
-          inner_loop: of the agent.
-          targets: what the target predicts, as returned; None lets it learn, and takes its predictions.
-          target_opt_state: of the target's optimiser; None for a new one.
-        """
-
         def advance(agent: AgentState, meta_params: MetaParams) -> tuple[AgentState, tuple[Metrics, Trajectory]]:
             agent, metrics = inner_loop.advance(meta_params, agent)
             return agent, (metrics, agent.trajectory)
@@ -142,11 +108,7 @@ class Bootstrapped:
         metrics = mean_over_axis(metrics)
 
         rule = UpdateRule(self.objective, self.target_optimiser)
-        if target_opt_state is None:
-            target_opt_state = self.target_optimiser.init(agent.params)
-        params, target_opt_state, logs = rule.update(
-            inner_loop.network, agent.params, target_opt_state, agent.trajectory
-        )
+        params, state, logs = rule.update(inner_loop.network, agent.params, state, agent.trajectory)
         if targets is None:
             targets = self._predictions(inner_loop.network.outputs(params, student.trajectory))
         targets = jax.lax.stop_gradient(targets)
@@ -155,12 +117,10 @@ class Bootstrapped:
         policy = masked_mean(outer_update.kl_divergence(targets.logits, outputs.logits), mask)
         value = masked_mean(jnp.square(targets.value - outputs.value), mask)
         loss = weighted_or_zero(self.policy_cost, policy) + weighted_or_zero(self.value_cost, value)
-        metrics.logs.update(
-            {'outer_loss/total': loss, 'outer_loss/policy': policy, 'outer_loss/value': value}
-            | {name.replace('loss/', 'target_loss/', 1): x for name, x in logs.items()}
-        )
-        lifetime_state = jax.lax.stop_gradient(target_opt_state)
-        return loss, UnrollResult(agent, metrics, targets, Replay(acted), lifetime_state)
+        logs = {name.replace('loss/', 'target_loss/', 1): x for name, x in logs.items()}
+        distances = {'outer_loss/total': loss, 'outer_loss/policy': policy, 'outer_loss/value': value}
+        metrics = with_logs(metrics, {**distances, **logs})
+        return loss, UnrollResult(agent, metrics, targets, Replay(acted), jax.lax.stop_gradient(state))
 
     def _predictions(self, outputs: Outputs) -> '_Target':
         logits = outputs[self.policy_head][:-1]

@@ -10,9 +10,10 @@ import optax
 from components.axes import over_axis, tree_where
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.base import LearnerState, num_lifetimes
-from components.meta_optimisers.gradient_estimators.base import Estimate, UnrollResult
+from components.meta_optimisers.gradient_estimators.base import Estimate
+from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.regularisers import Regulariser
-from components.metrics import mean_over_axis
+from components.metrics import mean_over_axis, with_logs
 from components.objectives.base import masked_mean
 from components.types import Array, Logs, MetaParams, Metrics, Params, Trajectory
 
@@ -63,25 +64,22 @@ def outer_update(
 
     def advance(agent: AgentState, lifetime_state: Any):
         found = estimate(agent, lifetime_state)
-        kl = policy_kl(inner_loop, found.result.agent.params, agent.trajectory)
-        found.result.metrics.logs['inner_loop/policy_kl'] = kl
-        if not regularisers:
-            return found
-        slope, logs = _slope_of(regularisers, state.meta_params, found.result, inner_loop)
-        found.result.metrics.logs.update(logs)
-        return found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope))
+        logs = {'inner_loop/policy_kl': policy_kl(inner_loop, found.result.agent.params, agent.trajectory)}
+        if regularisers:
+            slope, penalties = _slope_of(regularisers, state.meta_params, found.result, inner_loop)
+            found, logs = found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope)), {**logs, **penalties}
+        return found._replace(result=found.result._replace(metrics=with_logs(found.result.metrics, logs)))
 
     found = over_axis(advance, num_lifetimes(state.agents))(state.agents, meta_opt_state.lifetime_state)
     gradient = jax.tree.map(lambda x: x.mean(0), found.gradient)
     updates, opt_state = optimiser.update(gradient, meta_opt_state.optimiser, state.meta_params)
     meta_params = optax.apply_updates(state.meta_params, updates)
-    metrics = mean_over_axis(found.result.metrics)
+    logs: Logs = {}
     for path in state.meta_params:
-        previous = meta_opt_state.gradient[path]
-        metrics.logs.update(_describe(path, found.gradient[path], gradient[path], previous))
+        logs |= _describe(path, found.gradient[path], gradient[path], meta_opt_state.gradient[path])
         if found.per_update is not None:
-            per_update = jax.tree.map(lambda x: x.mean(0), found.per_update[path])
-            metrics.logs.update(_describe_updates(path, per_update))
+            logs |= _describe_updates(path, jax.tree.map(lambda x: x.mean(0), found.per_update[path]))
+    metrics = with_logs(mean_over_axis(found.result.metrics), logs)
     meta_opt_state = MetaOptState(opt_state, gradient, found.result.lifetime_state)
     return state._replace(agents=found.result.agent, meta_params=meta_params, meta_opt_state=meta_opt_state), metrics
 
@@ -90,12 +88,12 @@ def _slope_of(
     regularisers: Mapping[str, Regulariser], meta_params: MetaParams, result: UnrollResult, inner_loop: InnerLoop
 ) -> tuple[MetaParams, Logs]:
     """Derivative of the penalties with respect to meta-parameters, with the agent held as it is, and what they are."""
-    acted = result.recording.validations
+    acted = result.replay.validations
     trajectory = result.agent.trajectory if acted is None else jax.tree.map(lambda x: x[-1], acted)
     outputs = inner_loop.network.outputs(result.agent.params, trajectory)
 
     def penalty(meta_params: MetaParams) -> tuple[Array, Logs]:
-        rule = inner_loop.rule(meta_params, result.agent)
+        rule = inner_loop.update.rule(meta_params, result.agent)
         logs = {
             f'outer_loss/{name}': masked_mean(regulariser(rule, outputs, trajectory), trajectory.mask)
             for name, regulariser in regularisers.items()

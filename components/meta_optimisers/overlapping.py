@@ -1,21 +1,25 @@
-"""Overlapping meta-updates: the window of the latest `K` updates of an agent, and its replay."""
+"""Overlapping meta-updates: after every update of an agent, through the latest of them, which are replayed."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from components.inner_loop import AgentState, InnerLoop
-from components.replay import Replay, replay
-from components.types import Array, OptState, Params, Trajectory
+from components.inner_loop import AgentState, InnerLoop, PlainUpdate, Update
+from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator
+from components.meta_optimisers.outer_loss import OuterLoss
+from components.replay import Replay, replayed
+from components.types import Array, Logs, MetaParams, OptState, Params, Trajectory
+from components.update_rule import UpdateRule
 
 
 class Window(NamedTuple):
-    """The latest `K` updates of an agent, oldest first.
+    """The latest `N` updates of an agent, oldest first.
 
     Attributes:
-      updates: weights and state of the inner optimiser before each, and what it learned from; leaves `[K, ...]`.
+      updates: weights and state of the inner optimiser before each, and what it learned from; leaves `[N, ...]`.
       num_missing: how many of the first have not happened, int32 scalar.
     """
 
@@ -23,40 +27,102 @@ class Window(NamedTuple):
     num_missing: Array
 
 
-def empty_window(agent: AgentState, size: int) -> Window:
-    """A window of `size` updates, none of which has happened."""
-    update = agent.params, agent.opt_state, agent.trajectory
-    return Window(jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), update), jnp.int32(size))
+class OverlappingState(NamedTuple):
+    """State of a lifetime: that of the outer loss, and the window of its latest updates."""
+
+    loss_state: Any
+    window: Window
 
 
-def push(window: Window, agent: AgentState) -> Window:
+@dataclasses.dataclass(frozen=True)
+class MaskedUpdate:
+    """An `Update` that leaves weights and optimiser state alone until an agent has taken `start` updates.
+
+    Args:
+      inner: the update from then on.
+      start: int32 scalar.
+    """
+
+    inner: Update
+    start: Array
+
+    @property
+    def rematerialise(self) -> bool:
+        return self.inner.rematerialise
+
+    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Logs]:
+        moved, logs = self.inner(meta_params, agent)
+        params, opt_state = jax.tree.map(
+            lambda x, y: jnp.where(agent.num_updates < self.start, x, y),
+            (agent.params, agent.opt_state),
+            (moved.params, moved.opt_state),
+        )
+        return moved._replace(params=params, opt_state=opt_state), logs
+
+    def rule(self, meta_params: MetaParams, agent: AgentState) -> UpdateRule:
+        return self.inner.rule(meta_params, agent)
+
+    def over(self, form: Callable[[PlainUpdate], PlainUpdate]) -> 'MaskedUpdate':
+        return dataclasses.replace(self, inner=self.inner.over(form))
+
+
+def init(outer_loss: OuterLoss, agents: AgentState) -> OverlappingState:
+    """States of lifetimes `[L, ...]` that have taken no updates."""
+
+    def empty_window(agent: AgentState) -> Window:
+        update = agent.params, agent.opt_state, agent.trajectory
+        size = outer_loss.num_updates
+        return Window(jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), update), jnp.int32(size))
+
+    return OverlappingState(outer_loss.init(agents), jax.vmap(empty_window)(agents))
+
+
+def through_latest(estimator: GradientEstimator) -> Callable[..., Estimate]:
+    """A gradient estimator that advances an agent by one update, and estimates through the latest, this one included.
+
+    Args:
+      estimator: of the meta-gradient through the replayed updates.
+    """
+
+    def estimate(
+        outer_loss: OuterLoss,
+        meta_params: MetaParams,
+        agent: AgentState,
+        inner_loop: InnerLoop,
+        state: OverlappingState,
+    ) -> Estimate:
+        now, metrics = inner_loop.advance(meta_params, agent)
+        window = _push(state.window, agent)
+        start, replay_loop = _replay_window(window, now.trajectory, agent, inner_loop)
+        found = estimator(outer_loss, meta_params, start, replay_loop, state.loss_state)
+        logs = {
+            **found.result.metrics.logs,
+            **metrics.logs,
+        }  # Of the update itself, what it reported when it was taken.
+        result = found.result._replace(
+            agent=now,
+            metrics=metrics._replace(logs=logs),
+            lifetime_state=OverlappingState(found.result.lifetime_state, window),
+        )
+        return found._replace(result=result)
+
+    return estimate
+
+
+def _push(window: Window, agent: AgentState) -> Window:
     """The window with the update that is about to be taken in place of the oldest."""
     update = agent.params, agent.opt_state, agent.trajectory
     updates = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates, update)
     return Window(updates, jnp.maximum(window.num_missing - 1, 0))
 
 
-def replay_window(
+def _replay_window(
     window: Window, pending: Trajectory, agent: AgentState, inner_loop: InnerLoop
-) -> tuple[InnerLoop, AgentState]:
-    """An inner loop and an agent that replay the updates of the window; those that are missing are no-ops."""
+) -> tuple[AgentState, InnerLoop]:
+    """The agent before the window's updates, and an inner loop that replays them; those that are missing are no-ops."""
     params, opt_state, trajectory = jax.tree.map(lambda x: x[0], window.updates)
     acted = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates[-1], pending)
     num_updates = agent.num_updates + 1 - len(acted.reward)
-    start = agent._replace(
-        params=params, opt_state=(opt_state, window.num_missing), num_updates=num_updates, trajectory=trajectory
-    )
-    inner_loop, start = replay(inner_loop, start, Replay(acted))
-    return inner_loop._replace(step=_masked_step(inner_loop.step)), start
-
-
-def _masked_step(step: Callable) -> Callable:
-    """Makes the first `num_missing` optimiser steps no-ops; the number is carried beside the optimiser state."""
-
-    def skip(values, gradient, opt_state, params):
-        opt_state, num_missing = opt_state
-        moved = step(values, gradient, opt_state, params)
-        params, opt_state = jax.tree.map(lambda x, y: jnp.where(num_missing > 0, x, y), (params, opt_state), moved)
-        return params, (opt_state, num_missing - 1)
-
-    return skip
+    start = agent._replace(params=params, opt_state=opt_state, num_updates=num_updates, trajectory=trajectory)
+    masked = dataclasses.replace(inner_loop, update=MaskedUpdate(inner_loop.update, num_updates + window.num_missing))
+    return start, replayed(masked, start, Replay(acted))

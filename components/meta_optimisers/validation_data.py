@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Protocol
 
-import jax
 import jax.numpy as jnp
 
 from components.acting.policies import log_rho
@@ -69,11 +68,8 @@ class FreshTrajectory:
     draws_fresh_data: bool = dataclasses.field(default=True, init=False, repr=False)
 
     def trajectory(self, training_trajectory, agent: AgentState, inner_loop: InnerLoop):
-        key, act_key = jax.random.split(agent.key)
-        actor_state, trajectory, episodes = inner_loop.unroll_on_policy(
-            agent.params, agent.actor_state, act_key, self.unroll_length or inner_loop.unroll_length
-        )
-        return agent._replace(actor_state=actor_state, key=key), trajectory, episodes.num_steps
+        agent, trajectory, episodes = inner_loop.source.on_policy(agent, self.unroll_length or inner_loop.unroll_length)
+        return agent, trajectory, episodes.num_steps
 
     def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Array:
         return jnp.ones_like(trajectory.mask)

@@ -17,7 +17,7 @@ from tools import describe as tool
 FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/*/*.gin'))
 VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
 CATCH = 'gin/catch/meta_discount.gin'
-INNER, OUTER = 'agent.update_rule.objective.', 'agent.meta_optimiser.objective.'
+INNER, OUTER = 'agent.update_rule.objective.', 'agent.meta_optimiser.outer_loss.objective.'
 HEADER = """from __gin__ import dynamic_registration
 from components.networks import network
 from components.networks import torsos
@@ -164,10 +164,10 @@ def test_an_include_after_a_binding_and_a_later_file_win(tmp_path):
 
 
 def test_components_that_are_defaults_are_told_with_their_own():
-    settings = by_path(describe(['gin/snake/bootstrapped.gin']).components)
-    path = 'agent.meta_optimiser.gradient_estimator'
-    assert settings[f'{path}.rematerialise'] == Setting('False', DEFAULT)
-    assert (settings[path].value, settings[path].source) == ('Mixed()', DEFAULT)
+    settings = by_path(describe([CATCH]).components)
+    path = 'agent.policy'
+    assert settings[f'{path}.head'] == Setting("'logits'", DEFAULT)
+    assert (settings[path].value, settings[path].source) == ('Softmax()', DEFAULT)
 
 
 def test_meta_parameters_start_in_the_units_of_their_fields():
@@ -182,12 +182,12 @@ def test_meta_parameters_start_in_the_units_of_their_fields():
 
 
 def test_heads_are_told_with_who_reads_them():
-    binding = 'bootstrapped_target.Bootstrapped.value_cost = 0.5'
+    binding = 'bootstrapped_target.BootstrappedTarget.value_cost = 0.5'
     heads = describe(['gin/snake/bootstrapped_outer_critic.gin'], [binding]).heads
-    terms, outer = 'update_rule.objective.terms', 'meta_optimiser.objective'
+    terms, outer = 'update_rule.objective.terms', 'meta_optimiser.outer_loss.objective'
     assert heads == {
         'logits': Head((4,), (f'{terms}.actor_critic', f'{terms}.outer_critic.policy'), (outer,)),
-        'value': Head((), (f'{terms}.actor_critic',), ('meta_optimiser',)),  # What it matches itself.
+        'value': Head((), (f'{terms}.actor_critic',), ('meta_optimiser.outer_loss',)),  # What it matches itself.
         'outer_value': Head((), (f'{terms}.outer_critic',), (outer,)),
     }
 
@@ -240,7 +240,7 @@ def test_tables_for_people(capsys):
     assert ['│', '└──', 'batch_size', '64', '%NUM_ENVS', at('gin/catch/actor_critic.gin', 'NUM_ENVS =')] in rows
     assert ['│', '│', '│', '├──', 'discount', '0.8,', 'learned', at(CATCH, 'LambdaReturn.discount')] in rows
     assert ['objective.returns.discount', '1', '0.8', 'Sigmoid', '0.0', '1.0'] in rows
-    assert ['value', '()', 'update_rule.objective', 'meta_optimiser.objective'] in rows
+    assert ['value', '()', 'update_rule.objective', 'meta_optimiser.outer_loss.objective'] in rows
     assert ['total', '7,684'] in rows
     assert any('transforms' in row for row in rows)
     assert any('[0]' in row for row in rows)  # Not taken for markup.

@@ -6,7 +6,7 @@ import jax
 
 from components.component import Positive, component
 from components.meta_optimisers.gradient_estimators.base import Estimate, repeat
-from components.replay import replay
+from components.replay import replayed
 from components.types import Array, MetaParams, Params
 from components.update_rule import UpdateRule
 
@@ -42,15 +42,16 @@ class EvolutionStrategies:
                 'others: set num_lifetimes (NUM_LIFETIMES) to at least 2'
             )
 
-    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
-        _, result = outer_loss(repeat(meta_params, num_inner_steps), agent, inner_loop)
-        replayed, agent = replay(inner_loop, agent, result.recording)
+    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
+        num_inner_steps = outer_loss.num_inner_steps
+        _, result = outer_loss(repeat(meta_params, num_inner_steps), agent, inner_loop, state)
+        replay_loop = replayed(inner_loop, agent, result.replay)
         key, direction_key = jax.random.split(result.agent.key)
         direction = normal_like(direction_key, meta_params)
 
         def loss(sign: int) -> Array:
             moved = jax.tree.map(lambda x, d: x + sign * self.standard_deviation * d, meta_params, direction)
-            return outer_loss(repeat(moved, num_inner_steps), agent, replayed, result.targets)[0]
+            return outer_loss(repeat(moved, num_inner_steps), agent, replay_loop, state, result.targets)[0]
 
         slope = (loss(1) - loss(-1)) / (2 * self.standard_deviation)
         gradient = jax.tree.map(lambda d: slope * d, direction)

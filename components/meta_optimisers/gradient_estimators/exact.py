@@ -1,5 +1,6 @@
 """The exact meta-gradient in reverse mode, and in forward mode."""
 
+import dataclasses
 import math
 
 import jax
@@ -25,9 +26,9 @@ class Reverse:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
 
-    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
-        inner_loop = inner_loop._replace(rematerialise=self.rematerialise)
-        return reverse_mode(outer_loss, meta_params, num_inner_steps, agent, inner_loop)
+    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
+        inner_loop = inner_loop.over(lambda plain: dataclasses.replace(plain, rematerialise=self.rematerialise))
+        return reverse_mode(outer_loss, meta_params, agent, inner_loop, state)
 
 
 MAX_FORWARD_SCALARS = 64
@@ -52,9 +53,9 @@ class Forward:
                 f'{num_scalars} numbers; use Mixed'
             )
 
-    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
+    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
         def loss(meta_params):
-            return outer_loss(repeat(meta_params, num_inner_steps), agent, inner_loop)
+            return outer_loss(repeat(meta_params, outer_loss.num_inner_steps), agent, inner_loop, state)
 
         gradient, result = jax.jacfwd(loss, has_aux=True)(meta_params)
         return Estimate(gradient, None, result)

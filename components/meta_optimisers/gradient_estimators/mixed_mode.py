@@ -1,12 +1,13 @@
 """The exact meta-gradient in mixed mode: reverse over updates, forward inside of each."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from components.component import component
-from components.inner_loop import InnerLoop
+from components.inner_loop import PlainUpdate
 from components.meta_optimisers.gradient_estimators.base import Estimate, reverse_mode
 from components.networks.network import NetworkFunctions
 from components.optimisers import check_differentiable
@@ -36,18 +37,27 @@ class Mixed:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
 
-    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
-        inner_loop = in_mixed_mode(inner_loop)._replace(rematerialise=self.rematerialise)
-        return reverse_mode(outer_loss, meta_params, num_inner_steps, agent, inner_loop)
+    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
+        inner_loop = inner_loop.over(lambda plain: MixedModeUpdate.of(plain, rematerialise=self.rematerialise))
+        return reverse_mode(outer_loss, meta_params, agent, inner_loop, state)
 
 
-def in_mixed_mode(inner_loop: InnerLoop) -> InnerLoop:
-    """An inner loop whose updates are differentiated in mixed mode."""
-    return inner_loop._replace(
-        gradient=mixed_mode_gradient(inner_loop.bind, inner_loop.network),
+@dataclasses.dataclass(frozen=True)
+class MixedModeUpdate(PlainUpdate):
+    """The plain update with the reverse pass of `Mixed`."""
+
+    @classmethod
+    def of(cls, plain: PlainUpdate, **changes) -> 'MixedModeUpdate':
+        """From a plain update, with some of its fields changed."""
+        fields = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
+        return cls(**{**fields, **changes})
+
+    def gradient(self, field_values, params, trajectory):
+        return mixed_mode_gradient(self.bind, self.network)(field_values, params, trajectory)
+
+    def step(self, field_values, gradient, opt_state, params):
         # What an optimiser computes on its way is cheaper to repeat than to keep for each update.
-        step=jax.checkpoint(inner_loop.step),
-    )
+        return jax.checkpoint(super().step)(field_values, gradient, opt_state, params)
 
 
 def mixed_mode_gradient(

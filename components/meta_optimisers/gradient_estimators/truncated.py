@@ -1,10 +1,12 @@
 """The meta-gradient through the last update only."""
 
+import dataclasses
+
 import jax
 
 from components.component import component
 from components.meta_optimisers.gradient_estimators.base import Estimate, reverse_mode
-from components.meta_optimisers.gradient_estimators.mixed_mode import in_mixed_mode
+from components.meta_optimisers.gradient_estimators.mixed_mode import MixedModeUpdate
 from components.optimisers import check_differentiable
 from components.types import MetaParams, Params
 from components.update_rule import UpdateRule
@@ -20,14 +22,13 @@ class Truncated:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
 
-    def __call__(self, outer_loss, meta_params, num_inner_steps, agent, inner_loop) -> Estimate:
-        whole = in_mixed_mode(inner_loop)
+    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
+        return reverse_mode(outer_loss, meta_params, agent, inner_loop.over(TruncatedUpdate.of), state)
 
-        def gradient(values, params, trajectory):
-            return whole.gradient(values, jax.lax.stop_gradient(params), trajectory)
 
-        def step(values, gradient, opt_state, params):
-            return whole.step(values, gradient, *jax.lax.stop_gradient((opt_state, params)))
+@dataclasses.dataclass(frozen=True)
+class TruncatedUpdate(MixedModeUpdate):
+    """The update with weights and optimiser state from before it held constant."""
 
-        inner_loop = whole._replace(gradient=gradient, step=step)
-        return reverse_mode(outer_loss, meta_params, num_inner_steps, agent, inner_loop)
+    def _update(self, field_values, params, opt_state, trajectory):
+        return super()._update(field_values, *jax.lax.stop_gradient((params, opt_state)), trajectory)

@@ -13,6 +13,7 @@ from agents.analysis import gradient_noise, signal_to_noise
 from agents.analysis.gradient_noise import Sampler, WeightedEstimator
 from agents.analysis.signal_to_noise import Draws
 from agents.learner import Learner
+from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.step_weights import Geometric, LastStep, Uniform
 from components.meta_parameters.bijectors import Exp, Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
@@ -28,7 +29,7 @@ def sampled():
     """A learner, its frozen agent and 40 unrolls of three updates."""
     learner = Learner(make_agent(meta_parameters=PARAMETERS, meta_optimiser=meta_gradient(num_inner_steps=1)))
     frozen = gradient_noise.freeze(learner.state)
-    sampler = Sampler(learner.agent.meta_optimiser, learner.inner_loop, learner.actor, 3, num_start_steps=6)
+    sampler = Sampler(learner.agent.meta_optimiser.outer_loss, learner.inner_loop, learner.actor, 3, num_start_steps=6)
     return learner, frozen, sampler, sampler(frozen, jax.random.key(5), 40)
 
 
@@ -48,12 +49,10 @@ def test_a_sample_is_the_plain_meta_gradient_through_each_number_of_updates(samp
     state, trajectory, _ = actor.unroll(params, state, act_key, 4)
     agent = frozen.agent._replace(actor_state=state, trajectory=trajectory, key=key)
     for k in (1, 2, 3):
-        optimiser = dataclasses.replace(learner.agent.meta_optimiser, num_inner_steps=k)
-        found = jax.jit(
-            lambda m, k=k, optimiser=optimiser: (
-                optimiser.gradient_estimator(optimiser.outer_loss, m, k, agent, learner.inner_loop).gradient
-            )
-        )(frozen.meta_params)
+        loss = dataclasses.replace(learner.agent.meta_optimiser.outer_loss, num_inner_steps=k)
+        found = jax.jit(lambda m, loss=loss: Mixed()(loss, m, agent, learner.inner_loop, ()).gradient)(
+            frozen.meta_params
+        )
         slices = gradient_noise.meta_param_slices(frozen.meta_params)
         for path, gradient in found.items():
             np.testing.assert_allclose(gradients[7, k - 1, slices[path]], [gradient], rtol=1e-3)
@@ -295,7 +294,7 @@ def test_the_tool_measures_a_new_agent_and_the_checkpoints_of_a_run(tmp_path, ca
         (['--gin_file', 'gin/catch/actor_critic.gin'], 'Fixed'),
         (['--gin_file', 'gin/catch/meta_discount.gin', '--step_weights', 'Median'], 'choose from LastStep'),
         (['--gin_file', 'gin/catch/meta_discount.gin', '--step_weights', 'Geometric(2)'], r'must be in [0, 1]'),
-        (['--gin_file', 'gin/snake/bootstrapped.gin'], 'Bootstrapped'),
+        (['--gin_file', 'gin/snake/bootstrapped.gin'], 'BootstrappedTarget'),
         (['--workdir', 'nowhere'], 'nowhere'),
     ],
 )

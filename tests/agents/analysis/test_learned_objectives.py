@@ -279,7 +279,9 @@ def test_the_weights_that_act_while_the_agent_learns_act_here_too(learner):
     state = jax.tree.map(lambda x: x[0, 0], learner.state.agents)
     acting = jax.tree.map(jnp.zeros_like, state.params)
     acting['network/logits_head']['b'] = jnp.array([99.0, 0, 0])
-    inner_loop = learner.inner_loop._replace(update_behaviour=Behaviour(num_updates_behind=None).update)
+    loop = learner.inner_loop
+    source = dataclasses.replace(loop.source, behaviour=Behaviour(num_updates_behind=None))
+    inner_loop = dataclasses.replace(loop, source=source)
     found = learned_objectives.sample_trajectories(
         inner_loop, state._replace(behaviour=acting), jax.random.key(0), 2, 8
     )

@@ -339,7 +339,10 @@ def test_a_wrong_file_is_told_in_one_line(written, text, parts):
     [
         ('NUM_SEEDS = ten', ['--gin_bindings', 'strings need quotes']),
         ('NUM_SEDS = 10', ['NUM_SEDS is defined but nothing uses it; did you mean NUM_SEEDS']),
-        ('meta_gradient.MetaGradient.num_steps = 1', ['--gin_bindings', 'num_steps', 'did you mean num_inner_steps']),
+        (
+            'validation_loss.ValidationLoss.num_steps = 1',
+            ['--gin_bindings', 'num_steps', 'did you mean num_inner_steps'],
+        ),
         ('foo.Bar.baz = 1', ["'foo'", '--gin_bindings can name what the files import', 'torsos']),
     ],
 )

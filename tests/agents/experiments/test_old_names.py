@@ -1,6 +1,7 @@
 """Configurations and runs of older versions: `tests/data` holds what version 0.1 wrote, before modules were moved."""
 
 import csv
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -13,7 +14,7 @@ import tools.evaluate
 import tools.run
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
-from agents.experiments.old_names import RENAMED
+from agents.experiments.old_names import MOVED_FIELDS, RENAMED
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / 'data'
 CONFIGS = sorted((DATA / 'configs').glob('*.gin'))
@@ -26,6 +27,13 @@ def test_every_old_name_leads_to_something(old):
         importlib.import_module(RENAMED[old])
         return
     assert getattr(importlib.import_module(module), name).__module__ == module  # Defined there, not just imported.
+
+
+@pytest.mark.parametrize('old', MOVED_FIELDS)
+def test_every_moved_field_leads_to_a_field(old):
+    cls, _, field = MOVED_FIELDS[old].rpartition('.')
+    module, _, name = cls.rpartition('.')
+    assert field in {field.name for field in dataclasses.fields(getattr(importlib.import_module(module), name))}
 
 
 def read(path):

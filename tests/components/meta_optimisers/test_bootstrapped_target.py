@@ -8,10 +8,11 @@ from agents.analysis.finite_differences import compare_with_finite_differences, 
 from agents.learner import Learner
 from components.environments.batch import Batch
 from components.environments.catch import Catch
-from components.meta_optimisers.bootstrapped_target import Bootstrapped
+from components.meta_optimisers.bootstrapped_target import BootstrappedTarget
 from components.meta_optimisers.gradient_estimators.base import repeat
 from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
+from components.meta_optimisers.meta_gradient import MetaGradient
 from components.meta_parameters.bijectors import Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
 from components.networks.cores import LSTM
@@ -26,9 +27,9 @@ from tests.helpers.agents_for_tests import DISCOUNT, make_agent
 OUTER = ActorCritic(LambdaReturn(1.0, 1.0), value_cost=0.3, entropy_cost=0.0)
 
 
-def bootstrapped(**kwargs) -> Bootstrapped:
-    parts = {'objective': OUTER, 'optimiser': optax.adam(1e-2), 'target_optimiser': Optimiser(optax.identity(), 0.3)}
-    return Bootstrapped(**{**parts, **kwargs})
+def bootstrapped(**kwargs) -> MetaGradient:
+    parts = {'objective': OUTER, 'target_optimiser': Optimiser(optax.identity(), 0.3)}
+    return MetaGradient(BootstrappedTarget(**{**parts, **kwargs}), optax.adam(1e-2))
 
 
 def learner_of(meta_optimiser, **kwargs):
@@ -116,7 +117,8 @@ def test_no_gradient_flows_through_the_target():
 
         def loss(meta_params):
             per_update = repeat(meta_params, 2)
-            return learner.agent.meta_optimiser.outer_loss(per_update, lifetime.agent, lifetime.inner_loop, fixed)[0]
+            outer_loss, state = lifetime.meta_optimiser.outer_loss, lifetime.state
+            return outer_loss(per_update, lifetime.agent, lifetime.inner_loop, state, fixed)[0]
 
         expected = jax.jit(jax.grad(loss))(lifetime.meta_params)[DISCOUNT]
         np.testing.assert_allclose(estimate.gradient[DISCOUNT], expected, rtol=1e-9)

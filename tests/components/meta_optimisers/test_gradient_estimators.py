@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,9 +8,10 @@ import pytest
 
 from agents.analysis.finite_differences import recorded_lifetime
 from agents.learner import Learner
+from components.inner_loop import ActingSource
 from components.meta_optimisers.gradient_estimators.evolution_strategies import EvolutionStrategies
 from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
-from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed, mixed_mode_gradient
+from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed, MixedModeUpdate
 from components.meta_optimisers.gradient_estimators.truncated import Truncated
 from components.meta_optimisers.step_weights import Uniform
 from components.meta_parameters.bijectors import Exp, Sigmoid
@@ -56,19 +59,22 @@ def test_the_inner_gradient_in_mixed_mode_has_the_same_derivatives_as_in_reverse
         network=Network(MLP((8,)), GRU(6)),
         update_rule=update_rule(stop_bootstrap_values=stop_bootstrap_values),
     )
-    loop, agent = lifetime.inner_loop, lifetime.agent
-    mixed = mixed_mode_gradient(loop.bind, loop.network)
+    plain, agent = lifetime.inner_loop.update, lifetime.agent
+    mixed = MixedModeUpdate.of(plain)
     cotangent = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape), agent.params)
 
-    def pulled_back(gradient):
+    def pulled_back(update):
         @jax.jit
         def run(meta_params, params):
-            direction, pullback = jax.vjp(lambda m, p: gradient(m, p, agent.trajectory)[0], meta_params, params)
+            def gradient(meta_params, params):
+                return update.gradient(update.field_values(meta_params, 0), params, agent.trajectory)[0]
+
+            direction, pullback = jax.vjp(gradient, meta_params, params)
             return direction, pullback(cotangent)
 
         return run(lifetime.meta_params, agent.params)
 
-    for ours, expected in zip(*map(jax.tree.leaves, map(pulled_back, (mixed, loop.gradient))), strict=True):
+    for ours, expected in zip(*map(jax.tree.leaves, map(pulled_back, (mixed, plain))), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-14)
 
 
@@ -79,7 +85,9 @@ def test_exact_modes_agree_with_and_without_rematerialisation(x64):
     for mode in (Mixed(), Mixed(rematerialise=True), Forward()):
         np.testing.assert_allclose(gradient_of(lifetime, mode), expected, rtol=1e-10)
     in_groups = make_agent(network=Network(MLP((8,)), GRU(6), num_groups=5)).network_functions()
-    lifetime = lifetime._replace(inner_loop=lifetime.inner_loop._replace(network=in_groups))
+    loop = lifetime.inner_loop
+    update = dataclasses.replace(loop.update, network=in_groups)
+    lifetime = lifetime._replace(inner_loop=dataclasses.replace(loop, network=in_groups, update=update))
     np.testing.assert_allclose(gradient_of(lifetime, Mixed(rematerialise=True)), expected, rtol=1e-10)
 
 
@@ -103,7 +111,7 @@ def test_truncation_leaves_what_came_through_the_last_update(x64):
 def test_truncation_of_a_mixture_averages_one_step_meta_gradients(x64):
     """Each from where the agent stood: the derivative of loss_k through update k alone."""
     lifetime = lifetime_of(jnp.float64)
-    loop, optimiser = lifetime.inner_loop, lifetime.meta_optimiser
+    loop, objective = lifetime.inner_loop, lifetime.meta_optimiser.outer_loss.objective
     agent, expected = lifetime.agent, 0.0
 
     @jax.jit
@@ -111,8 +119,8 @@ def test_truncation_of_a_mixture_averages_one_step_meta_gradients(x64):
         def loss(meta_params):
             moved, _ = loop.advance(meta_params, agent)
             outputs = loop.network.outputs(moved.params, moved.trajectory)
-            targets = optimiser.objective.targets(jax.lax.stop_gradient(outputs), moved.trajectory)
-            return optimiser.objective.loss(outputs, targets, moved.trajectory)[0].mean(), moved
+            targets = objective.targets(jax.lax.stop_gradient(outputs), moved.trajectory)
+            return objective.loss(outputs, targets, moved.trajectory)[0].mean(), moved
 
         return jax.grad(loss, has_aux=True)(meta_params)
 
@@ -129,13 +137,16 @@ def test_acting_is_never_repeated(mode):
     agent = jax.tree.map(lambda x: x[0], agent)
     acted = []
 
-    def act(params, state, key, unroll_length):
-        state, trajectory, episodes = learner.inner_loop.act(params, state, key, unroll_length)
-        jax.debug.callback(lambda reward: acted.append(reward), trajectory.reward)
-        return state, trajectory, episodes
+    class Watched(ActingSource):
+        def next(self, agent, unroll_length):
+            agent, episodes = super().next(agent, unroll_length)
+            jax.debug.callback(lambda reward: acted.append(reward), agent.trajectory.reward)
+            return agent, episodes
 
-    loop, loss = learner.inner_loop._replace(act=act), learner.agent.meta_optimiser.outer_loss
-    jax.block_until_ready(jax.jit(lambda m: mode(loss, m, 3, agent, loop).gradient)(meta_params))
+    loop, loss = learner.inner_loop, learner.agent.meta_optimiser.outer_loss
+    source = Watched(loop.source.actor, loop.source.on_policy_actor, loop.source.behaviour)
+    loop = dataclasses.replace(loop, source=source)
+    jax.block_until_ready(jax.jit(lambda m: mode(loss, m, agent, loop, ()).gradient)(meta_params))
     jax.effects_barrier()
     assert len(acted) == 3
 

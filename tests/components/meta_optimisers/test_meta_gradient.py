@@ -33,9 +33,11 @@ def first_lifetime(state):
 
 
 def gradient_of(learner, **changes):
-    """Meta-gradient of a learner's first lifetime with some fields of its meta-optimiser changed."""
+    """Meta-gradient of a learner's first lifetime with some fields of its outer loss changed."""
     meta_params, agent = first_lifetime(learner.state)
-    meta_optimiser = dataclasses.replace(learner.agent.meta_optimiser, **changes)
+    meta_optimiser = learner.agent.meta_optimiser
+    outer_loss = dataclasses.replace(meta_optimiser.outer_loss, **changes)
+    meta_optimiser = dataclasses.replace(meta_optimiser, outer_loss=outer_loss)
     return np.array(list(estimate(learner, meta_optimiser, meta_params, agent).gradient.values()))
 
 
@@ -44,8 +46,7 @@ def estimate(learner, meta_optimiser, meta_params, agent):
 
     @jax.jit
     def run(meta_params, agent):
-        loss, num_inner_steps = meta_optimiser.outer_loss, meta_optimiser.num_inner_steps
-        return meta_optimiser.gradient_estimator(loss, meta_params, num_inner_steps, agent, learner.inner_loop)
+        return meta_optimiser.gradient_estimator(meta_optimiser.outer_loss, meta_params, agent, learner.inner_loop, ())
 
     return run(meta_params, agent)
 
@@ -131,10 +132,16 @@ def test_inner_steps_equal_a_python_loop_of_updates(num_inner_steps):
     learner = Learner(make_agent(meta_optimiser=meta_gradient(num_inner_steps=num_inner_steps)))
     meta_params, agent = first_lifetime(learner.state)
     loop = learner.inner_loop
-    update, act = jax.jit(loop.update), jax.jit(loop.act, static_argnums=3)
+    rule = learner.agent.update_rule
+    act = jax.jit(learner.actor.unroll, static_argnums=3)
+
+    @jax.jit
+    def update(meta_params, params, opt_state, trajectory):
+        bound = learner.agent.meta_parameters.bind(rule, meta_params)
+        return bound.update(learner.network, params, opt_state, trajectory)
+
     for _ in range(num_inner_steps):
-        values = loop.field_values(meta_params, agent.num_updates)
-        params, opt_state, _ = update(values, agent.params, agent.opt_state, agent.trajectory)
+        params, opt_state, _ = update(meta_params, agent.params, agent.opt_state, agent.trajectory)
         key, act_key = jax.random.split(agent.key)
         actor_state, trajectory, _ = act(params, agent.actor_state, act_key, loop.unroll_length)
         agent = agent._replace(
@@ -155,7 +162,7 @@ def test_one_inner_step_equals_the_meta_gradient_written_out_by_hand():
     rule = UpdateRule(ActorCritic(LambdaReturn(0.9, 0.8)), Optimiser(optax.identity(), 0.1))
     learner = Learner(make_agent(update_rule=rule))
     meta_params, agent = first_lifetime(learner.state)
-    network, outer = learner.network, learner.agent.meta_optimiser.objective
+    network, outer = learner.network, learner.agent.meta_optimiser.outer_loss.objective
 
     def moved(logit):
         bound = UpdateRule(ActorCritic(LambdaReturn.__new__(LambdaReturn)), rule.optimiser)

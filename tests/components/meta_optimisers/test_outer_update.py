@@ -10,7 +10,8 @@ from components.environments.catch import Catch
 from components.inner_loop import AgentState
 from components.meta_optimisers import outer_update
 from components.meta_optimisers.base import LearnerState
-from components.meta_optimisers.gradient_estimators.base import Estimate, UnrollResult
+from components.meta_optimisers.gradient_estimators.base import Estimate
+from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_parameters.bijectors import Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
 from components.networks.cores import LSTM

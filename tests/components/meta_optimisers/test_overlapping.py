@@ -7,6 +7,9 @@ import optax
 import pytest
 
 from agents.learner import Learner
+from components.meta_optimisers.bootstrapped_target import BootstrappedTarget
+from components.meta_optimisers.gradient_estimators.base import repeat
+from components.meta_optimisers.meta_gradient import MetaGradient
 from components.meta_optimisers.step_weights import Uniform
 from components.meta_optimisers.validation_data import TrainingTrajectory
 from components.meta_parameters.schedules import Scheduled
@@ -16,15 +19,16 @@ from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic
 from components.objectives.returns import LambdaReturn
 from components.optimisers import Optimiser
-from components.replay import Replay, replay
+from components.replay import Replay, replayed
 from components.update_rule import UpdateRule
-from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient
+from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient, validation_loss
 
 NUM_STEPS = 4
 # An optimiser that counts its steps: those that are left out before there have been K must leave no trace. And a
 # learning rate that says how many updates the agent had taken before each.
 LEARNING_RATE = Scheduled(optax.exponential_decay(2e-2, 1, 0.7))
 RULE = UpdateRule(ActorCritic(LambdaReturn(0.9, 0.8)), Optimiser(optax.scale_by_adam(eps_root=1e-8), LEARNING_RATE))
+OUTER = ActorCritic(LambdaReturn(1.0, 1.0), value_cost=0.3, entropy_cost=0.0)
 
 
 def make_learner(**kwargs):
@@ -32,7 +36,7 @@ def make_learner(**kwargs):
     return Learner(make_agent(update_rule=RULE, meta_optimiser=optimiser, network=Network(MLP((8,)), GRU(4))))
 
 
-@pytest.mark.parametrize('kwargs', [{}, {'step_weights': Uniform(), 'validation': TrainingTrajectory()}])
+@pytest.mark.parametrize('kwargs', [{}, {'step_weights': Uniform(), 'outer_data': TrainingTrajectory()}])
 def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
     """Rebuilt from a history kept in Python: replay up to three updates with the meta-parameters of now."""
     learner = make_learner(**kwargs)
@@ -42,17 +46,17 @@ def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
     @jax.jit  # Once for each number of trajectories.
     def gradient(meta_params, start, trajectories):
         size = trajectories.reward.shape[0]
-        optimiser = meta_gradient(num_inner_steps=size, **kwargs)
-        loss = optimiser.outer_loss
+        loss = validation_loss(num_inner_steps=size, **kwargs)
+        weights = np.ones(1)
         if kwargs.get('step_weights'):
             weights = Uniform()(3)[:size]  # Those of the steps that are there, at the end.
+        loop = replayed(learner.inner_loop, start, Replay(trajectories))
 
-            def loss(per_update, agent, inner_loop):
-                losses, lifetime = optimiser.outer_losses(per_update, agent, inner_loop)
-                return jnp.asarray(weights) @ losses[-len(weights) :], lifetime
+        def outer_loss(meta_params):
+            losses, _ = loss.losses(repeat(meta_params, size), start, loop)
+            return jnp.asarray(weights) @ losses[-len(weights) :]
 
-        loop, again = replay(learner.inner_loop, start, Replay(trajectories))
-        return optimiser.gradient_estimator(loss, meta_params, size, again, loop).gradient[DISCOUNT]
+        return jax.grad(outer_loss)(meta_params)[DISCOUNT]
 
     history = []
     for _ in range(NUM_STEPS):
@@ -97,3 +101,22 @@ def test_a_window_of_one_update_is_the_ordinary_meta_gradient():
         learner.advance(3)
     for name in (f'meta_gradient/{DISCOUNT}', f'meta/{DISCOUNT}', 'outer_loss/total'):
         np.testing.assert_allclose(rows[True][name], rows[False][name], rtol=1e-4)
+
+
+@pytest.mark.parametrize('num_target_steps', [1, 2])
+def test_a_bootstrapped_target_can_overlap(num_target_steps):
+    """Once there have been all its updates, the meta-gradient is that of the same updates, taken in one step."""
+    target = BootstrappedTarget(OUTER, Optimiser(optax.identity(), 0.3), 1, num_target_steps)
+    gradients = {}
+    for overlapping in (False, True):
+        optimiser = MetaGradient(target, optax.sgd(1e-12), overlapping=overlapping)  # They hardly move.
+        learner = Learner(make_agent(meta_optimiser=optimiser, network=Network(MLP((8,)), GRU(4))))
+        rows = []
+        learner._logger.write = rows.append
+        num_meta_steps = num_target_steps if overlapping else 1
+        learner.advance(num_meta_steps)
+        assert rows[0]['learner_updates'] == num_target_steps
+        # A mean over meta-steps, whose meta-gradient is 0 but for the last, the first with a whole window.
+        gradients[overlapping] = num_meta_steps * rows[0][f'meta_gradient/{DISCOUNT}'][0]
+    assert gradients[False] != 0
+    np.testing.assert_allclose(gradients[True], gradients[False], rtol=1e-4)

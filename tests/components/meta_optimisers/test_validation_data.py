@@ -9,15 +9,15 @@ from components.meta_optimisers.validation_data import FreshTrajectory, NextTraj
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient
 
 
-def lifetime_of(validation, **kwargs):
-    optimiser = meta_gradient(validation=validation, **kwargs)
+def lifetime_of(outer_data, **kwargs):
+    optimiser = meta_gradient(outer_data=outer_data, **kwargs)
     return recorded_lifetime(Learner(make_agent(meta_optimiser=optimiser)), jnp.float32)
 
 
 def test_the_training_trajectory_is_judged_with_importance_weights():
     """d/d theta' of the mean of pi'(a|s) / pi(a|s) times the advantage, at theta' after one update (LIRPG)."""
     lifetime = lifetime_of(TrainingTrajectory(), num_inner_steps=2)
-    loop, objective = lifetime.inner_loop, lifetime.meta_optimiser.objective
+    loop, objective = lifetime.inner_loop, lifetime.meta_optimiser.outer_loss.objective
     before, _ = loop.advance(lifetime.meta_params, lifetime.agent)
 
     def surrogate(meta_params):
@@ -73,5 +73,5 @@ def test_each_source_gives_its_own_trajectory():
 
 
 def test_overlapping_updates_cannot_be_judged_on_fresh_trajectories():
-    with pytest.raises(ValueError, match='NextTrajectory or TrainingTrajectory, not FreshTrajectory'):
+    with pytest.raises(ValueError, match='choose the outer_data NextTrajectory or TrainingTrajectory'):
         meta_gradient(overlapping=True, outer_data=FreshTrajectory())

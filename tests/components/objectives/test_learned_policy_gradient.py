@@ -182,7 +182,7 @@ def test_predictions_are_needed():
 def test_lifetimes_end_one_after_the_other_and_leave_the_meta_parameters():
     learner = Learner(lpg(num_lifetimes=2, lifetime_length=4, unroll_length=2), num_meta_steps=1)
     assert learner.state.agents.num_updates.tolist() == [[0, 2]]
-    new = jax.jit(learner.inner_loop.init)
+    new = jax.jit(learner.init_agent)
     before = jax.tree.map(lambda x: np.array(x[0, 0]), learner.state.agents.params)
 
     def weights(lifetime):
