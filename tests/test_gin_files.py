@@ -17,6 +17,7 @@ from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_parameters.meta_parameters import Weights
+from tests.helpers.documented_metrics import undocumented
 
 FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/**/*.gin'))
 VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
@@ -82,8 +83,11 @@ def test_every_variant_trains_and_repeats_from_its_saved_configuration(file, tmp
     saved, used = gin_config.config_str(), gin_config.operative_config_str()
     assert scopes(used) <= scopes(saved) | {''}  # No scope leaked to where no file names it.
 
+    rows = []
     learner = Learner(experiment.agent)
+    learner._logger.write = rows.append
     learner.advance(2)
+    assert undocumented(rows[0]) == []
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learner.state.agents.params))
 
     (tmp_path / 'saved.gin').write_text(saved)

@@ -19,6 +19,7 @@ RENAMED = {
     # Until version 0.1.
     'agents.experiment': f'{_EXPERIMENTS}.experiment',
     'agents.progress': f'{_EXPERIMENTS}.terminal_logger',
+    'agents.runs': f'{_EXPERIMENTS}.restore',
     'components.actors': f'{_ACTING}.actor',
     'components.agent': 'agents.agent',
     'components.behaviours': f'{_ACTING}.behaviours',

@@ -130,7 +130,7 @@ REFUSED = [
     (Callable[[int], int], 3, 'a function'),
     (Moves, 3, 'a Moves'),
     (Moves, object(), 'a Moves, with move'),
-    (BatchedEnvironment, Catch(), 'an Environment, with close, as_dm_env'),
+    (BatchedEnvironment, Catch(), 'a BatchedEnvironment, with close, as_dm_env'),
     (Network, MLP(), 'a Network'),
     (Network, None, 'a Network'),
     (Torso, MLP, 'a Torso, not a class: write @MLP() with parentheses'),

@@ -17,6 +17,7 @@ import tools.run
 from agents.experiments import launch, outputs, run_folder
 from agents.experiments.launch import SIGNALS, run_command
 from components.types import CompositionError, DivergedError, UserError
+from tests.helpers.documented_metrics import undocumented
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = [
@@ -70,7 +71,7 @@ def test_a_run_from_another_directory_leaves_all_its_files(tmp_path):
     workdir = tmp_path / 'here'
     assert done.stdout.splitlines()[-1] == f'results are in {workdir}'
     assert 'objective.returns.discount 0.' in done.stdout
-    assert {path.name for path in run_folder.iterdir()} == {
+    assert {path.name for path in workdir.iterdir()} == {
         '.lock', 'config.gin', 'operative_config.gin', 'train.csv', 'eval.csv', 'tensorboard', 'checkpoints'
     }  # fmt: skip
 
@@ -82,18 +83,20 @@ def test_a_run_from_another_directory_leaves_all_its_files(tmp_path):
     assert [(row['seed'], row['env_steps']) for row in train[-2:]] == [('3', '2000'), ('4', '2000')]
     assert len(train) == 2 * 5
     assert all(None not in row and row['meta_gradient/objective.returns.discount'] for row in train)
-    assert [row['meta_updates'] for row in rows(workdir / 'eval.csv')] == ['36', '36', '50', '50']
+    evaluations = rows(workdir / 'eval.csv')
+    assert [row['meta_updates'] for row in evaluations] == ['36', '36', '50', '50']
+    assert undocumented([*train[0], *evaluations[0]]) == []
     assert {int(path.name) for path in (workdir / 'checkpoints').iterdir()} == {36, 50}
     assert 'SEED = 3' in (workdir / 'config.gin').read_text()
     assert 'torsos.MLP.hidden_sizes = (64, 64)' in (workdir / 'operative_config.gin').read_text()
     assert 'network.Network.shared = True' in (workdir / 'operative_config.gin').read_text()  # A default.
 
-    before = {path: path.read_bytes() for path in run_folder.rglob('*') if path.is_file()}
+    before = {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()}
     again = run(tmp_path, '--gin_file', 'gin/catch/meta_discount.gin', '--workdir', 'here')
     assert again.returncode == 2
     (line,) = again.stderr.splitlines()  # Of a process: nothing that it imports says more.
     assert 'NUM_SEEDS = 2 there, 1 here; SEED = 3 there, 0 here' in line
-    assert {path: path.read_bytes() for path in run_folder.rglob('*') if path.is_file()} == before
+    assert {path: path.read_bytes() for path in workdir.rglob('*') if path.is_file()} == before
 
 
 def test_a_run_that_was_terminated_goes_on_with_nothing_but_its_folder(tmp_path):

@@ -365,7 +365,7 @@ def test_bad_input_is_one_line_and_status_2(workdir, arguments, part, capsys):
 
 @pytest.mark.filterwarnings('ignore:Explicitly requested dtype float64')
 def test_what_does_not_fit_or_cannot_be_drawn_is_told_before_playing(workdir, endless, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, 'play', None)
+    monkeypatch.setattr(evaluate, 'rollout', None)
     actions = '--gin_bindings', 'endless.Endless.num_actions = 4'
     assert main(workdir, '--environment', endless, *actions) == 2
     assert (

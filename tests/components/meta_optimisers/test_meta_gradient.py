@@ -230,7 +230,7 @@ def test_a_mixture_reports_its_weights_and_the_loss_of_each_step():
 
 def test_fresh_validation_is_drawn_for_each_outer_loss():
     rows = []
-    weights = {'num_inner_steps': 3, 'validation': FreshTrajectory(7)}
+    weights = {'num_inner_steps': 3, 'outer_data': FreshTrajectory(7)}
     for step_weights, num_validations in ((LastStep(), 1), (Uniform(), 3)):
         learner = Learner(make_agent(meta_optimiser=meta_gradient(step_weights=step_weights, **weights)))
         learner._logger.write = rows.append

@@ -167,7 +167,9 @@ def test_a_network_has_to_be_a_meta_parameter_and_of_its_kind():
 
 
 OUTER = meta_gradient(num_inner_steps=2, outer_data=FreshTrajectory(6))
-OUTER_VALUE = dataclasses.replace(OUTER, objective=ActionValueRegression(LambdaReturn(1.0, 1.0)))
+OUTER_VALUE = meta_gradient(
+    num_inner_steps=2, outer_data=FreshTrajectory(6), objective=ActionValueRegression(LambdaReturn(1.0, 1.0))
+)
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_every_network_has_its_path():
     heads = ['reward', 'potential', 'query', 'target']
     assert [head in meta_params[path] for path, head in zip(paths, heads, strict=True)] == [True] * 4
     assert sorted(learned(NESTED).meta_parameters.parameters) == sorted(paths)
-    with pytest.raises(CompositionError, match=r'weights of objective.returns.returns.weights are not init'):
+    with pytest.raises(CompositionError, match=r'objective.returns.returns.weights are not initialised'):
         learned(NESTED, meta_parameters=MetaParameterSet({WEIGHTS: Weights()}))
 
 
