@@ -125,8 +125,8 @@ class Agent:
         if self.behaviour.is_on_policy:
             return []
         return [
-            f'{path} assumes on-policy data, but the behaviour policy is {self.behaviour}; use an off-policy return such '
-            'as returns.LeakyVTrace'
+            f'{path} assumes on-policy data, but the behaviour policy is {self.behaviour}; use an off-policy return '
+            'such as returns.LeakyVTrace'
             for path, component in components_of(self.update_rule).items()
             if getattr(component, 'is_on_policy', False)
         ]
@@ -165,6 +165,6 @@ def _check_is_constant(component: Any, prefix: str) -> None:
     waiting = sorted(networks | {f'{prefix}{path}' for path in schedules_of(component)})
     if waiting:
         raise ValueError(
-            f'the outer objective must be constant, but {", ".join(waiting)} are learned or scheduled; only fields of the '
-            'update rule can be'
+            f'the outer objective must be constant, but {", ".join(waiting)} are learned or scheduled; only fields of '
+            'the update rule can be'
         )

@@ -77,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
             status, output, seconds = attempt([*command, '--workdir', f'{folder}/run'], args.seconds)
             shutil.rmtree(f'{folder}/run', ignore_errors=True)
             statuses[status] += 1
+            if statuses.total() % 100 == 0:
+                print(f'{statuses.total()} tries, by status: {dict(statuses)}; {failed} do not hold', file=sys.stderr)
             if problem := judge(status, output):
                 failed += 1
                 print(f'{problem}, {seconds:.0f} s: {name}: {output.strip()[-300:]}', flush=True)

@@ -101,11 +101,11 @@ def launch(
         run_folder.check_same_run(before, gin_config.bindings(), directory, extend)
         if not experiment.checkpoint_every:
             raise gin_config.ConfigurationError(
-                f'{directory} holds a run without checkpoints (CHECKPOINT_EVERY = 0), which cannot be resumed; choose another '
-                'folder'
+                f'{directory} holds a run without checkpoints (CHECKPOINT_EVERY = 0), which cannot be resumed; choose '
+                'another folder'
             )
-    for doubt in experiment.agent.warnings():
-        notify(doubt)
+    for warning in experiment.agent.warnings():
+        notify(warning)
     with run_folder.locked(directory, notify):
         run_folder.write_configuration(directory)
         stop = _StopOnSignal()
