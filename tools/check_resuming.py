@@ -25,7 +25,6 @@ from agents.experiments import gin_config
 from agents.experiments.checkpoints import Checkpointer
 from agents.experiments.experiment import CHECKPOINTS, Experiment
 from agents.experiments.launch import argument_parser, run_command
-from agents.learner import Learner
 
 CLOCKS = ('wall_time', 'steps_per_second')
 
@@ -101,7 +100,7 @@ def _rows(path: pathlib.Path) -> list[dict[str, str]]:
 def _arrays(args: argparse.Namespace, workdir: pathlib.Path) -> list[bytes]:
     gin_config.load([args.gin_file], args.gin_bindings)
     experiment = gin_config.build(Experiment)
-    learner = Learner(experiment.agent, num_seeds=experiment.num_seeds, seed=experiment.seed)
+    learner = experiment.make_learner()
     checkpointer = Checkpointer(workdir / CHECKPOINTS)
     state = checkpointer.restore(learner.save()).state
     checkpointer.close()

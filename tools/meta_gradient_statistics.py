@@ -182,7 +182,7 @@ def _sampler(files: Sequence[str | pathlib.Path], args: argparse.Namespace) -> t
 def _learner(files: Sequence[str | pathlib.Path], bindings: Sequence[str] = ()) -> tuple[Learner, Experiment]:
     gin_config.load(files, bindings)
     experiment = gin_config.build(Experiment)
-    return Learner(experiment.agent, num_seeds=experiment.num_seeds, seed=experiment.seed), experiment
+    return experiment.make_learner(), experiment
 
 
 def _draw(sampler: Sampler, agent: FrozenAgent, num_unrolls: int, seed: int, what: str) -> np.ndarray:

@@ -74,7 +74,7 @@ def estimate_cost(experiment: Experiment) -> CostEstimate:
     use_compilation_cache(experiment.compilation_cache)
     agent = experiment.agent
     start = time.monotonic()
-    learner = Learner(agent, num_seeds=experiment.num_seeds, seed=experiment.seed)
+    learner = experiment.make_learner()
     traced = learner.trace()
     program = traced.lower().compile()
     compile_seconds = time.monotonic() - start

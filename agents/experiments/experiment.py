@@ -95,6 +95,24 @@ class Experiment:
         """Meta-steps of the whole training."""
         return self.total_env_steps // self.agent.steps_per_meta_step
 
+    def make_learner(
+        self, *, counter: counting.Counter | None = None, logger: acme_loggers.Logger | None = None
+    ) -> Learner:
+        """A new learner of the agent, with the experiment's seeds.
+
+        Args:
+          counter: as for `Learner`.
+          logger: as for `Learner`; None for none.
+        """
+        return Learner(
+            self.agent,
+            num_seeds=self.num_seeds,
+            seed=self.seed,
+            counter=counter,
+            logger=logger,
+            check_finite=self.stop_when_not_finite,
+        )
+
     def run(
         self,
         workdir: str | os.PathLike,
@@ -150,17 +168,10 @@ class _Training:
         self._experiment, self._score = experiment, math.nan
         self._notify: Callable[[str], None] = print
         self._saved = 0
-        self._sinks = _LoggerGroup(experiment.loggers, run)
-        self._clock = _TimingLogger(self._sinks.of('train'))
+        self._loggers = _LoggerGroup(experiment.loggers, run)
+        self._clock = _TimingLogger(self._loggers.of('train'))
         self._counter = counting.Counter()
-        self._learner = Learner(
-            experiment.agent,
-            num_seeds=experiment.num_seeds,
-            seed=experiment.seed,
-            counter=self._counter,
-            logger=self._clock,
-            check_finite=experiment.stop_when_not_finite,
-        )
+        self._learner = experiment.make_learner(counter=self._counter, logger=self._clock)
         self._evaluator = self._checkpointer = None
         if experiment.evaluate_every:
             self._evaluator = Evaluator(self._learner, experiment.max_episode_length, experiment.seed)
@@ -172,10 +183,10 @@ class _Training:
         self._notify = notify
         checkpoint = self._checkpointer and self._checkpointer.restore_newest(self._learner.save(), notify)
         if not checkpoint:
-            self._sinks.restore(None)
+            self._loggers.restore(None)
             return
         self._learner.restore(checkpoint.state)
-        self._sinks.restore(checkpoint.notes['loggers'])
+        self._loggers.restore(checkpoint.notes['loggers'])
         self._clock.restore(checkpoint.notes['wall_time'], int(np.sum(self._counter.get_counts()['env_steps'])))
         self.num_meta_steps, self._score = checkpoint.step, checkpoint.notes['score']
         self._saved = checkpoint.step
@@ -218,21 +229,21 @@ class _Training:
 
     def close(self) -> None:
         """Waits until everything is written."""
-        self._sinks.close()
+        self._loggers.close()
         if self._checkpointer:
             self._checkpointer.close()
 
     def _evaluate(self, evaluator: Evaluator) -> None:
         row = evaluator.evaluate(self.num_meta_steps)
         self._score = _mean(row['stochastic/episode_return'])
-        self._sinks.of('eval').write({**self._counter.get_counts(), 'wall_time': self._clock.wall_time, **row})
+        self._loggers.of('eval').write({**self._counter.get_counts(), 'wall_time': self._clock.wall_time, **row})
 
     def _save(self, checkpointer: Checkpointer, state: Any = None) -> None:
         if checkpointer.make_directory():
             self._notify(
                 'the folder of checkpoints was removed while training; it is made again, without the earlier ones'
             )
-        notes = {'loggers': self._sinks.save(), 'wall_time': self._clock.wall_time, 'score': self._score}
+        notes = {'loggers': self._loggers.save(), 'wall_time': self._clock.wall_time, 'score': self._score}
         checkpointer.save(self.num_meta_steps, state or self._learner.save(), notes, self._score)
         self._saved = self.num_meta_steps
 

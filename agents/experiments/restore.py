@@ -70,7 +70,7 @@ def restore_learners(
             numbers = [checkpointer.find(_number(checkpointer, checkpoint)) for checkpoint in checkpoints]
         gin_config.load([pathlib.Path(directory) / run_folder.CONFIG])
         experiment = gin_config.build(Experiment)
-        learner = Learner(experiment.agent, num_seeds=experiment.num_seeds, seed=experiment.seed)
+        learner = experiment.make_learner()
         for number in numbers:
             restored = checkpointer.restore(learner.save(), number)
             learner.restore(restored.state)
