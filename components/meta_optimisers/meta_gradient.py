@@ -27,7 +27,7 @@ class MetaGradient:
         meta_params <- optimiser(mean over lifetimes of d outer_loss / d meta_params)
 
     Args:
-      outer_loss: what agents are judged by, after how many updates.
+      outer_loss: what agents are evaluated by, after how many updates.
       optimiser: of the meta-parameters, learning rate included: `optax.adam(...)`, or a `chain`.
       gradient_estimator: how the derivative is computed.
       regularisers: penalties of the meta-parameters beside the outer loss, by the name that they are logged under.
@@ -36,7 +36,7 @@ class MetaGradient:
         trajectories. It costs as many times the updates. Until there have been as many, through those that there are.
 
     Raises:
-      ValueError: if overlapping updates are to be judged on fresh trajectories.
+      ValueError: if overlapping updates are to be evaluated on fresh trajectories.
 
     Source: Xu et al. (2018); the overlapping schedule is this project's definition.
     """

@@ -1,4 +1,4 @@
-"""The interface of outer losses: what an agent is judged by after inner updates."""
+"""The interface of outer losses: what an agent is evaluated by after inner updates."""
 
 from typing import Any, NamedTuple, Protocol
 

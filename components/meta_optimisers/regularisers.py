@@ -2,7 +2,7 @@
 
 A penalty is a function of the update rule with the meta-parameters bound in it, and of what an agent predicts on a
 trajectory, which is held fixed: its derivative takes no inner update to get to. The trajectory is the one that the last
-outer loss was judged on if that was acted for the purpose, else the one that the agent learns from next.
+outer loss was evaluated on if that was acted for the purpose, else the one that the agent learns from next.
 """
 
 from collections.abc import Mapping
