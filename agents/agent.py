@@ -144,6 +144,7 @@ class Agent:
             readers = {'the outer objective': outer, 'Agent.policy': self.policy.heads(spec)}
             if self.behaviour.policy:
                 readers['Agent.behaviour'] = self.behaviour.policy.heads(spec)
+            readers |= {f'Agent.monitors: {name}': monitor.heads(spec) for name, monitor in self.monitors.items()}
             heads = merge_heads({'the inner objective': inner, **readers})
             for reader, read in readers.items():
                 untrained = sorted(set(read) - set(inner))

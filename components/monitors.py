@@ -3,6 +3,7 @@
 from typing import Any, Protocol, cast
 
 import jax.numpy as jnp
+from acme import specs
 
 from components.component import UnitInterval, component
 from components.environments.base import BatchedEnvironment
@@ -17,6 +18,10 @@ class Monitor(Protocol):
 
     def check(self, environment: BatchedEnvironment) -> None:
         """Raises CompositionError if this cannot be told of agents in that environment."""
+        ...
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        """Network outputs that it reads, as an objective's `heads`."""
         ...
 
     def __call__(self, agent: AgentState, network: NetworkFunctions, environment: BatchedEnvironment) -> Array:
@@ -44,6 +49,10 @@ class StateValueError:
             raise CompositionError(
                 f'StateValueError needs a Batch of RandomWalk, whose exact values are known, not {environment}'
             )
+
+    def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
+        del spec
+        return {self.value_head: ()}
 
     def __call__(self, agent: AgentState, network: NetworkFunctions, environment: BatchedEnvironment) -> Array:
         walk = cast(Any, environment).environment

@@ -84,6 +84,12 @@ def td_lambda_loop(step_size, lambda_, actions, num_steps, switch_every):
     return errors
 
 
+def test_a_head_that_nothing_trains_is_refused():
+    monitors = {'value_error': StateValueError(value_head='other')}
+    with pytest.raises(CompositionError, match=r'Agent.monitors: value_error reads other, .* it trains value'):
+        predictor(monitors=monitors)
+
+
 def test_the_reference_is_td_lambda_online():
     key = jax.random.key(3)
     tracking = random_walk_reference.track(key, num_streams=1, num_periods=1, skipped=0)
