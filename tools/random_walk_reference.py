@@ -145,9 +145,9 @@ def recovery(learner: Learner, num_periods: int) -> np.ndarray:
 
 
 def _errors_in_force(state: AgentState, learner: Learner) -> tuple[jax.Array, jax.Array]:
-    """Errors of an agent's values in the steps of its latest trajectory, and the walk's steps before each of them, `[T]`.
+    """Errors of an agent's values in the steps of its latest trajectory, and the walk's steps before each, `[T]`.
 
-    They have not changed in these steps: it has not learned from them yet.
+    The values have not changed in these steps: it has not learned from them yet.
     """
     batch = state.actor_state.environment
     steps = jnp.arange(-learner.agent.unroll_length, 0)
