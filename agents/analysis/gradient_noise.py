@@ -6,10 +6,11 @@ unrolls, so that comparisons are paired.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -93,7 +94,19 @@ class Sampler:
             per_update = repeat(unravel(flat), self._outer_loss.num_inner_steps)
             return self._outer_loss.losses(per_update, agent, inner_loop)[0]
 
-        return (jax.jacfwd if flat.size <= MAX_FORWARD_SCALARS else jax.jacrev)(losses)(flat)
+        return _jacobian(losses, flat)
+
+
+def _jacobian(function: Callable[[Array], Array], at: Array) -> Array:
+    """Derivatives `[K, P]` of `K` numbers with respect to `P`.
+
+    In forward mode the function is evaluated once and its linearisation `P` times, in turn: a batch of `P` tangents
+    would make a grouped convolution of each convolution, and takes about 1.8 times as long on CPU.
+    """
+    if at.size > MAX_FORWARD_SCALARS:
+        return jax.jacrev(function)(at)
+    _, along = jax.linearize(function, at)
+    return jax.lax.map(along, jnp.eye(at.size, dtype=at.dtype)).T
 
 
 @dataclasses.dataclass(frozen=True)
