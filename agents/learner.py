@@ -79,7 +79,8 @@ class Learner(acme_core.Learner):
         with named_failures(agent.environment):
             self.state: LearnerState = jax.block_until_ready(jax.jit(over_axis(self.init_state, num_seeds))(keys))
         self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
-        self._check_finite, self._checked = check_finite, False
+        self._check_finite = check_finite
+        self._zero_so_far = set(agent.meta_parameters.parameters)
 
     def step(self):
         self.advance(self._num_meta_steps)
@@ -92,8 +93,8 @@ class Learner(acme_core.Learner):
         """Takes `num_meta_steps` meta-steps with the same compiled program, whatever their number.
 
         Raises:
-          CompositionError: the first time, if a meta-gradient was zero throughout, so that nothing leads from that
-            field to the outer loss, or not finite.
+          CompositionError: the first time, if a meta-gradient is not finite; or after some meta-steps, if one was zero
+            in all of them, so that nothing leads from that field to the outer loss.
           DivergedError: if a loss or a weight is not finite; the row that shows it was logged.
           EnvironmentFailedError: if an environment on the host has failed; the state is lost then.
         """
@@ -101,9 +102,7 @@ class Learner(acme_core.Learner):
             self.state, metrics, meta_values, finite = self._compiled_steps(self.state, num_meta_steps)
             metrics, meta_values, finite = jax.device_get((metrics, meta_values, finite))
         row = self._row(metrics, meta_values, num_meta_steps)
-        if not self._checked:
-            self._check_meta_gradients(row)
-            self._checked = True
+        self._check_meta_gradients(row)
         self._logger.write(row)
         if self._check_finite:
             _check_finite({**metrics.logs, 'weights': np.where(finite, 0, np.nan)}, row['learner_updates'])
@@ -233,15 +232,21 @@ class Learner(acme_core.Learner):
         return ratios
 
     def _check_meta_gradients(self, row: dict[str, Any]) -> None:
-        gradients = {path: row.get(f'meta_gradient/{path}', 1) for path in self.agent.meta_parameters.parameters}
+        """Raises CompositionError if a meta-gradient that has been zero so far is not finite, or stays zero.
+
+        Not before the outer loss can depend on everything: an objective may have nothing to remember in the first
+        update, and overlapping meta-updates look through fewer updates at first.
+        """
+        gradients = {path: row.get(f'meta_gradient/{path}', 1) for path in sorted(self._zero_so_far)}
         undefined = [repr(path) for path, gradient in gradients.items() if not np.all(np.isfinite(gradient))]
         if undefined:
             raise CompositionError(
                 f'meta-parameter {", ".join(undefined)}: its meta-gradient is not a finite number; look for a logarithm, '
                 'a root or a ratio of something that can be zero in the objectives, or for updates that diverge'
             )
-        dead = [repr(path) for path, gradient in gradients.items() if not np.any(gradient)]
-        if dead:
+        self._zero_so_far = {path for path, gradient in gradients.items() if not np.any(gradient)}
+        dead = [repr(path) for path in sorted(self._zero_so_far)]
+        if dead and row['meta_updates'] > self.agent.meta_optimiser.num_updates:
             raise CompositionError(
                 f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '
                 f'outer loss; {describe_paths(learnable_paths(self.agent.update_rule))}'

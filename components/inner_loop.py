@@ -16,7 +16,19 @@ from components.environments.base import BatchedEnvironment
 from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.meta_parameters.schedules import Scheduled, schedules_of
 from components.networks.network import NetworkFunctions
-from components.types import Array, EpisodeTotals, FieldValues, Logs, MetaParams, Metrics, OptState, Params, Trajectory
+from components.types import (
+    Array,
+    EpisodeTotals,
+    FieldValues,
+    LearningState,
+    Logs,
+    MetaParams,
+    Metrics,
+    ObjectiveState,
+    OptState,
+    Params,
+    Trajectory,
+)
 from components.update_rule import UpdateRule
 
 
@@ -24,8 +36,7 @@ class AgentState(NamedTuple):
     """State of one agent during its lifetime.
 
     Attributes:
-      params: its weights (theta).
-      opt_state: of its inner optimiser.
+      learning: what an update changes: weights, and states of optimiser and objective.
       num_updates: updates taken in this lifetime, int32 scalar. Where lifetimes end, those of the first agents start at
         an offset, so that their ends are spread evenly.
       behaviour: the weights that are acted with later, if not those; empty on-policy.
@@ -34,13 +45,17 @@ class AgentState(NamedTuple):
       key: of the acting to come.
     """
 
-    params: Params
-    opt_state: OptState
+    learning: LearningState
     num_updates: Array
     behaviour: Any
     actor_state: Any
     trajectory: Trajectory
     key: Array
+
+    @property
+    def params(self) -> Params:
+        """Its weights (theta)."""
+        return self.learning.params
 
 
 class Update(Protocol):
@@ -54,9 +69,9 @@ class Update(Protocol):
           agent: with the pending trajectory.
 
         Returns:
-          The agent with new `params`, `opt_state` and `num_updates`, and logs.
+          The agent with new `learning` and `num_updates`, and logs.
 
-        Gradients: in `meta_params`, `params` and `opt_state`.
+        Gradients: in `meta_params` and `learning`.
         """
         ...
 
@@ -95,9 +110,9 @@ class PlainUpdate:
     def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Logs]:
         field_values = self.field_values(meta_params, agent.num_updates)
         update = jax.checkpoint(self._update) if self.rematerialise else self._update
-        params, opt_state, logs = update(field_values, agent.params, agent.opt_state, agent.trajectory)
+        learning, logs = update(field_values, agent.learning, agent.trajectory)
         logs |= {f'scheduled/{path}': field_values[path] for path in self.schedules}
-        return agent._replace(params=params, opt_state=opt_state, num_updates=agent.num_updates + 1), logs
+        return agent._replace(learning=learning, num_updates=agent.num_updates + 1), logs
 
     def rule(self, meta_params: MetaParams, agent: AgentState) -> UpdateRule:
         return self.bind(self.field_values(meta_params, agent.num_updates))
@@ -114,9 +129,11 @@ class PlainUpdate:
         """The update rule with these values in its fields."""
         return replace_all(self.update_rule, field_values)
 
-    def gradient(self, field_values: FieldValues, params: Params, trajectory: Trajectory) -> tuple[Params, Logs]:
-        """The update rule's gradient; differentiable in its first two arguments."""
-        return self.bind(field_values).gradient(self.network, params, trajectory)
+    def gradient(
+        self, field_values: FieldValues, params: Params, state: ObjectiveState, trajectory: Trajectory
+    ) -> tuple[Params, ObjectiveState, Logs]:
+        """The update rule's gradient; differentiable in its first three arguments."""
+        return self.bind(field_values).gradient(self.network, params, state, trajectory)
 
     def step(
         self, field_values: FieldValues, gradient: Params, opt_state: OptState, params: Params
@@ -125,12 +142,13 @@ class PlainUpdate:
         return self.bind(field_values).optimiser.step(gradient, opt_state, params)
 
     def _update(
-        self, field_values: FieldValues, params: Params, opt_state: OptState, trajectory: Trajectory
-    ) -> tuple[Params, OptState, Logs]:
-        gradient, logs = self.gradient(field_values, params, trajectory)
+        self, field_values: FieldValues, learning: LearningState, trajectory: Trajectory
+    ) -> tuple[LearningState, Logs]:
+        params, opt_state, objective_state = learning
+        gradient, objective_state, logs = self.gradient(field_values, params, objective_state, trajectory)
         moved, opt_state = self.step(field_values, gradient, opt_state, params)
         size = optax.tree.norm(jax.lax.stop_gradient(jax.tree.map(jnp.subtract, moved, params)))
-        return moved, opt_state, {**logs, 'inner_update/norm': size}
+        return LearningState(moved, opt_state, objective_state), {**logs, 'inner_update/norm': size}
 
 
 class TrajectorySource(Protocol):
@@ -178,8 +196,8 @@ class ActingSource:
         params_key, actor_key, act_key, key = jax.random.split(key, 4)
         params = network.init(params_key)
         actor_state, trajectory, _ = self.actor.unroll(params, self.actor.init(actor_key), act_key, unroll_length)
-        opt_state = update_rule.optimiser.init(params)
-        return AgentState(params, opt_state, jnp.int32(0), self.behaviour.init(params), actor_state, trajectory, key)
+        learning, behaviour = update_rule.init(params), self.behaviour.init(params)
+        return AgentState(learning, jnp.int32(0), behaviour, actor_state, trajectory, key)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ MetaParams = Mapping[str, Any]  # Unconstrained values behind the paths (eta).
 FieldValues = Mapping[str, Any]  # What is bound to fields of an update rule, by path, in their units.
 OptState = Any
 CoreState = Any  # Recurrent state of a network, leaves [B, ...]; empty for a feed-forward network.
+ObjectiveState = Any  # Whatever an objective's `init` returns: a pytree, empty for most.
 Targets = Any  # Whatever an objective's `targets` returns, leaves [T, B, ...].
 Outputs = Mapping[str, Array]  # Head name -> [T+1, B, *head].
 Logs = dict[str, Array]
@@ -45,6 +46,20 @@ class Trajectory(NamedTuple):
     mask: Array
     behaviour_logits: Array
     core_state: CoreState
+
+
+class LearningState(NamedTuple):
+    """What an update changes in an agent that learns.
+
+    Attributes:
+      params: its weights (theta).
+      opt_state: of the inner optimiser.
+      objective_state: of the inner objective; empty for most.
+    """
+
+    params: Params
+    opt_state: OptState
+    objective_state: ObjectiveState = ()
 
 
 class EpisodeTotals(NamedTuple):

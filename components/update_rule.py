@@ -4,9 +4,9 @@ import jax
 
 from components.component import component
 from components.networks.network import NetworkFunctions
-from components.objectives.base import Objective, masked_mean
+from components.objectives.base import Objective, Unroll, masked_mean, targets_and_state
 from components.optimisers import Optimiser
-from components.types import Array, Logs, OptState, Outputs, Params, Targets, Trajectory
+from components.types import Array, LearningState, Logs, ObjectiveState, Outputs, Params, Targets, Trajectory
 
 
 @component
@@ -25,11 +25,13 @@ class UpdateRule:
     optimiser: Optimiser
     stop_bootstrap_values: bool = False
 
-    def targets(self, outputs: Outputs, trajectory: Trajectory) -> Targets:
-        """What the predictions on a trajectory move towards, leaves `[T, B, ...]`."""
-        return self.objective.targets(
-            jax.lax.stop_gradient(outputs) if self.stop_bootstrap_values else outputs, trajectory
-        )
+    def init(self, params: Params) -> LearningState:
+        """State of an agent with these weights that has learned nothing."""
+        return LearningState(params, self.optimiser.init(params), self.objective.init(params))
+
+    def targets(self, unroll: Unroll, state: ObjectiveState) -> tuple[Targets, ObjectiveState]:
+        """What the predictions on a trajectory move towards, leaves `[T, B, ...]`, and the objective's next state."""
+        return targets_and_state(self.objective, unroll.stopped() if self.stop_bootstrap_values else unroll, state)
 
     def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
         """The objective's masked mean, a scalar, and those of its parts by name (`loss/...`)."""
@@ -37,39 +39,42 @@ class UpdateRule:
         logs = {f'loss/{name}': masked_mean(x, trajectory.mask) for name, x in parts.items()}
         return masked_mean(loss, trajectory.mask), logs
 
-    def gradient(self, network: NetworkFunctions, params: Params, trajectory: Trajectory) -> tuple[Params, Logs]:
+    def gradient(
+        self, network: NetworkFunctions, params: Params, state: ObjectiveState, trajectory: Trajectory
+    ) -> tuple[Params, ObjectiveState, Logs]:
         """Derivative of the loss with respect to the weights, with targets held fixed.
 
         Args:
           network: whose weights they are.
           params: the weights.
+          state: of the objective.
           trajectory: of `T` steps in `B` environments.
 
         Returns:
-          The derivative, as `params`, and the loss's parts.
+          The derivative, as `params`, the objective's next state, and the loss's parts.
 
-        Gradients: differentiable in the weights, targets included, and every numeric field below this rule.
+        Gradients: in the weights, targets included, the state, and every numeric field below this rule.
         """
         outputs, pullback = jax.vjp(lambda params: network.outputs(params, trajectory), params)
-        targets = self.targets(outputs, trajectory)
+        targets, state = self.targets(Unroll(outputs, trajectory, params, network), state)
         cotangent, logs = jax.grad(lambda outputs: self.loss(outputs, targets, trajectory), has_aux=True)(outputs)
-        return pullback(cotangent)[0], logs
+        return pullback(cotangent)[0], state, logs
 
     def update(
-        self, network: NetworkFunctions, params: Params, opt_state: OptState, trajectory: Trajectory
-    ) -> tuple[Params, OptState, Logs]:
+        self, network: NetworkFunctions, learning: LearningState, trajectory: Trajectory
+    ) -> tuple[LearningState, Logs]:
         """Learns from one trajectory: one step of the optimiser along the `gradient`.
 
         Args:
           network: whose weights are moved.
-          params: the weights.
-          opt_state: of the optimiser.
+          learning: weights, and states of optimiser and objective.
           trajectory: of `T` steps in `B` environments.
 
         Returns:
-          New weights, new optimiser state, and the loss's parts.
+          The same after the update, and the loss's parts.
 
-        Gradients: differentiable in weights, optimiser state and every numeric field below this rule.
+        Gradients: in all of the learning state, and every numeric field below this rule.
         """
-        gradient, logs = self.gradient(network, params, trajectory)
-        return *self.optimiser.step(gradient, opt_state, params), logs
+        params, opt_state, objective_state = learning
+        gradient, objective_state, logs = self.gradient(network, params, objective_state, trajectory)
+        return LearningState(*self.optimiser.step(gradient, opt_state, params), objective_state), logs

@@ -256,7 +256,7 @@ def _temporary_mebibytes(agent: Agent) -> float:
 def _mebibytes_of_an_update(agent: Agent) -> float:
     """Weights, optimiser state and the trajectory that an update starts from."""
     lifetime = Learner(agent).state.agents
-    leaves = jax.tree.leaves((lifetime.params, lifetime.opt_state, lifetime.trajectory))
+    leaves = jax.tree.leaves((lifetime.learning, lifetime.trajectory))
     return sum(leaf.nbytes for leaf in leaves) / 2**20
 
 

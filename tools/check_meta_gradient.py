@@ -19,7 +19,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from agents.analysis.finite_differences import Comparison, compare_with_finite_differences
+from agents.analysis.finite_differences import Comparison, compare_with_finite_differences, stops
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from agents.experiments.launch import argument_parser, run_command
@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> int:
     gin_config.load(args.gin_file, [*SHRUNK, *args.gin_bindings])
     agent = gin_config.build(Experiment).agent
+    for path in stops(agent.update_rule):
+        print(f'{path} = False for this check: finite differences see through what stops a gradient')
     comparisons = compare_with_finite_differences(Learner(agent))
     passed = {path: _passes(comparison, args.tolerance) for path, comparison in comparisons.items()}
     # Wider than any terminal: a path that is cut short would be of no use.

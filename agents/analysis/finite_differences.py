@@ -1,5 +1,6 @@
 """Finite differences of the outer loss, compared with the meta-gradient of any agent."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from agents.learner import Learner
+from components.component_tree import components_of, replace_all
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.base import LearnerState
 from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator, repeat
@@ -15,6 +17,7 @@ from components.meta_optimisers.gradient_estimators.truncated import Truncated
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.replay import replayed
 from components.types import CompositionError, MetaParams
+from components.update_rule import UpdateRule
 
 
 class Comparison(NamedTuple):
@@ -34,8 +37,9 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
     """Compares the meta-gradient of a learner's first lifetime with central differences in double precision.
 
     What a meta-gradient holds fixed is held fixed: trajectories are recorded once and replayed, and the outer targets
-    are those at the unperturbed meta-parameters. A scalar meta-parameter is moved up and down by `step`, a larger one
-    along a random direction.
+    are those at the unperturbed meta-parameters. Finite differences see through what else stops a gradient, so that
+    fields of the update rule that say so (`stop_...`) are switched off, in both. A scalar meta-parameter is moved up and
+    down by `step`, a larger one along a random direction.
 
     Args:
       learner: keep it small.
@@ -53,7 +57,25 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
             f'{gradient_estimator} is not the whole derivative on purpose; check the variant with Mixed()'
         )
     with jax.enable_x64(True):
-        return recorded_lifetime(learner, jnp.float64).compare_with_finite_differences(step)
+        lifetime = recorded_lifetime(learner, jnp.float64)
+        whole = lifetime.inner_loop.over(
+            lambda plain: dataclasses.replace(plain, update_rule=without_stops(plain.update_rule))
+        )
+        return lifetime._replace(inner_loop=whole).compare_with_finite_differences(step)
+
+
+def stops(update_rule: UpdateRule) -> list[str]:
+    """Paths of the fields of an update rule that stop a gradient on purpose."""
+    return [
+        path
+        for path, value in components_of(update_rule).items()
+        if path.rpartition('.')[2].startswith('stop_') and value is True
+    ]
+
+
+def without_stops(update_rule: UpdateRule) -> UpdateRule:
+    """The update rule with nothing in it that stops a gradient on purpose; its updates are the same."""
+    return replace_all(update_rule, dict.fromkeys(stops(update_rule), False))
 
 
 class RecordedLifetime(NamedTuple):
@@ -104,6 +126,8 @@ class RecordedLifetime(NamedTuple):
 def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
     """Records the next updates of a learner's first lifetime.
 
+    Where the objective has a state, they are not the first two of an agent, in which there is nothing to remember.
+
     Args:
       learner: is left as it is.
       dtype: of the recording; `float64` needs `jax.enable_x64` around it.
@@ -116,6 +140,8 @@ def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
         raise CompositionError(f'there is no meta-gradient: the meta-optimiser is {meta_optimiser}')
     with jax.enable_x64(False):
         meta_params, agent = jax.jit(_first_lifetime)(learner.state)
+        if jax.tree.leaves(agent.learning.objective_state):
+            agent = jax.jit(lambda m, a: _advanced(learner.inner_loop, m, a))(meta_params, agent)
         outer_loss = meta_optimiser.outer_loss
         initial = outer_loss.init(jax.tree.map(lambda x: x[None], agent))
         state = jax.tree.map(lambda x: x[0], initial)
@@ -138,6 +164,11 @@ def _first_lifetime(state: LearnerState) -> tuple[MetaParams, AgentState]:
     """Of the first seed."""
     meta_params, agents = jax.tree.map(lambda x: x[0], (state.meta_params, state.agents))
     return meta_params, jax.tree.map(lambda x: x[0], agents)
+
+
+def _advanced(inner_loop: InnerLoop, meta_params: MetaParams, agent: AgentState) -> AgentState:
+    """After two updates."""
+    return jax.lax.fori_loop(0, 2, lambda _, agent: inner_loop.advance(meta_params, agent)[0], agent)
 
 
 def direction(meta_param: Any) -> Any:

@@ -43,16 +43,18 @@ def freeze(state: Any) -> FrozenAgent:
 
 def with_optimiser(frozen: FrozenAgent, optimiser: Optimiser) -> FrozenAgent:
     """The agent with that optimiser inside, from its initial state unless the present one has the same structure."""
-    agent = frozen.agent
-    fresh = optimiser.init(agent.params)
-    structures: list[Any] = [jax.tree.structure(state) for state in (fresh, agent.opt_state)]
-    return frozen if structures[0] == structures[1] else frozen._replace(agent=agent._replace(opt_state=fresh))
+    learning = frozen.agent.learning
+    fresh = optimiser.init(learning.params)
+    structures: list[Any] = [jax.tree.structure(state) for state in (fresh, learning.opt_state)]
+    if structures[0] == structures[1]:
+        return frozen
+    return frozen._replace(agent=frozen.agent._replace(learning=learning._replace(opt_state=fresh)))
 
 
 class Sampler:
     """Draws independent meta-gradients of a frozen agent.
 
-    Each unroll starts new episodes, acts `num_start_steps` so that they stand at different times, and then learns for
+    The outer objective starts from its initial state. Each unroll starts new episodes, acts `num_start_steps` so that they stand at different times, and then learns for
     `num_inner_steps` updates with action and environment randomness of its own.
 
     Args:
@@ -88,11 +90,12 @@ class Sampler:
             state, _, _ = source.actor.unroll(acting_params, state, start_key, self._num_start_steps)
         state, trajectory, _ = source.actor.unroll(acting_params, state, act_key, inner_loop.unroll_length)
         agent = frozen.agent._replace(actor_state=state, trajectory=trajectory, key=key)
+        objective_state = self._outer_loss.objective.init(agent.params)
         flat, unravel = ravel_pytree(frozen.meta_params)
 
         def losses(flat: Array) -> Array:
             per_update = repeat(unravel(flat), self._outer_loss.num_inner_steps)
-            return self._outer_loss.losses(per_update, agent, inner_loop)[0]
+            return self._outer_loss.losses(per_update, agent, inner_loop, objective_state)[0]
 
         return _jacobian(losses, flat)
 

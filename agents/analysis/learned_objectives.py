@@ -17,10 +17,11 @@ from agents.analysis.reference_returns import ReturnInputs, known_estimates, kno
 from components.acting.policies import log_rho
 from components.component_tree import HasWeights, component_at, replace_at
 from components.inner_loop import AgentState, InnerLoop, acting_source
+from components.objectives.base import Unroll
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient
 from components.objectives.learned_returns import LearnedReturn
 from components.objectives.returns import ReturnEstimate, ReturnEstimator, next_mask
-from components.types import Array, CompositionError, MetaParams, Outputs, Trajectory
+from components.types import Array, CompositionError, MetaParams, ObjectiveState, Outputs, Trajectory
 from components.update_rule import UpdateRule
 
 MIN_WINDOWS = 8
@@ -97,15 +98,16 @@ class Inspector:
     def _one(self, meta_params: MetaParams, agent: AgentState, key: Array) -> Inspection:
         rule = self._inner_loop.update.rule(meta_params, agent)
         trajectory = sample_trajectories(self._inner_loop, agent, key, self._unroll_length, self._num_trajectories)
-        outputs = self._inner_loop.network.outputs(agent.params, trajectory)
+        network = self._inner_loop.network
+        unroll = Unroll(network.outputs(agent.params, trajectory), trajectory, agent.params, network)
         component = component_at(rule, self._path)
         if isinstance(component, LearnedPolicyGradient):
-            target, slopes = _policy_target(component, outputs, trajectory)
-            ratio = log_rho(outputs[component.policy_head], trajectory)
-            inputs = ReturnInputs(critic_values(outputs), ratio, trajectory)
+            target, slopes = _policy_target(component, unroll)
+            ratio = log_rho(unroll.outputs[component.policy_head], trajectory)
+            inputs = ReturnInputs(critic_values(unroll.outputs), ratio, trajectory)
             known = known_estimates(self.known, inputs).advantage
         else:
-            inputs = return_inputs(rule, self._path, outputs, trajectory)
+            inputs = return_inputs(rule, self._path, unroll, agent.learning.objective_state)
             target, slopes = component(*inputs).target, return_derivatives(component, inputs)
             known = known_estimates(self.known, inputs).target
         pairs = pairs_within_episodes(trajectory)
@@ -147,7 +149,7 @@ def sample_trajectories(
     return time_major._replace(core_state=core_state)
 
 
-def return_inputs(rule: UpdateRule, path: str, outputs: Outputs, trajectory: Trajectory) -> ReturnInputs:
+def return_inputs(rule: UpdateRule, path: str, unroll: Unroll, state: ObjectiveState) -> ReturnInputs:
     """What an update calls the return at a path with.
 
     Raises:
@@ -159,7 +161,7 @@ def return_inputs(rule: UpdateRule, path: str, outputs: Outputs, trajectory: Tra
         calls.append(ReturnInputs(*inputs))
         return component_at(rule, path)(*inputs)
 
-    replace_at(rule, path, listen).objective.targets(outputs, trajectory)
+    replace_at(rule, path, listen).objective.targets(unroll, state)
     if not calls:
         raise CompositionError(f'{path} is called for no target of the objective')
     return calls[-1]
@@ -182,15 +184,14 @@ def return_derivatives(returns: ReturnEstimator, inputs: ReturnInputs) -> dict[s
     return derivatives(target, arguments if returns.is_on_policy else {**arguments, 'log_rho': inputs.log_rho})
 
 
-def _policy_target(
-    objective: LearnedPolicyGradient, outputs: Outputs, trajectory: Trajectory
-) -> tuple[Array, dict[str, Array]]:
+def _policy_target(objective: LearnedPolicyGradient, unroll: Unroll) -> tuple[Array, dict[str, Array]]:
     """The policy target, `[T, B]`, and its derivatives with respect to rewards, `[T, T, B]`."""
 
     def target(x: Mapping[str, Array]) -> Array:
-        return objective.targets(outputs, trajectory._replace(**x)).policy
+        targets, _ = objective.targets(unroll._replace(trajectory=unroll.trajectory._replace(**x)), ())
+        return targets.policy
 
-    arguments = {'reward': trajectory.reward}
+    arguments = {'reward': unroll.trajectory.reward}
     return target(arguments), derivatives(target, arguments)
 
 

@@ -367,8 +367,12 @@ RENAMED_FIELDS = (
     ('/agents/age$', '/agents/num_updates'),
     ('/age$', '/num_env_steps'),
     ('/meta_opt_state/memory/(updates|num_missing)(?=/|$)', r'/meta_opt_state/lifetime_state/window/\1'),
-    ('/meta_opt_state/memory(?=/|$)', '/meta_opt_state/lifetime_state'),
+    ('/meta_opt_state/memory(?=/|$)', '/meta_opt_state/lifetime_state/opt_state'),
     ('/owed$', '/pending_reward'),
+    ('/agents/(params|opt_state)(?=/|$)', r'/agents/learning/\1'),
+    ('/window/updates/0(?=/)', '/window/updates/learning/params'),
+    ('/window/updates/1(?=/)', '/window/updates/learning/opt_state'),
+    ('/window/updates/2(?=/)', '/window/updates/trajectory'),
 )
 """Patterns of what leaves were called until version 0.1, and their names of today."""
 

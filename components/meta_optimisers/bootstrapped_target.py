@@ -15,7 +15,17 @@ from components.metrics import mean_over_axis, with_logs
 from components.objectives.base import Objective, masked_mean, merge_heads, weighted_or_zero
 from components.optimisers import Optimiser, check_descends
 from components.replay import Replay
-from components.types import Array, MetaParams, Metrics, OptState, Outputs, Params, Trajectory
+from components.types import (
+    Array,
+    LearningState,
+    MetaParams,
+    Metrics,
+    ObjectiveState,
+    OptState,
+    Outputs,
+    Params,
+    Trajectory,
+)
 from components.update_rule import UpdateRule
 
 
@@ -32,7 +42,7 @@ class BootstrappedTarget:
     The two are compared on the trajectory that was acted after the first `K` updates. No gradient flows through the
     target. All trajectories are learned from: the agent continues from the last of its own updates, so that a step
     advances it by `K + L - 1` of them and costs no further environment steps. The state of a lifetime is that of the
-    target's optimiser.
+    target's optimiser and of the outer objective.
 
     Args:
       objective: the outer objective, which the last update of the target descends.
@@ -81,15 +91,18 @@ class BootstrappedTarget:
     def check(self, params: Params) -> None:
         check_descends(self.target_optimiser, params, 'BootstrappedTarget.target_optimiser: Optimiser.transform')
 
-    def init(self, agents: AgentState) -> OptState:
-        return jax.vmap(self.target_optimiser.init)(agents.params)
+    def init(self, agents: AgentState) -> '_TargetState':
+        def init(params: Params) -> _TargetState:
+            return _TargetState(self.target_optimiser.init(params), self.objective.init(params))
+
+        return jax.vmap(init)(agents.params)
 
     def __call__(
         self,
         meta_params: MetaParams,
         agent: AgentState,
         inner_loop: InnerLoop,
-        state: OptState,
+        state: '_TargetState',
         targets: '_Target | None' = None,
     ) -> tuple[Array, UnrollResult]:
         def advance(agent: AgentState, meta_params: MetaParams) -> tuple[AgentState, tuple[Metrics, Trajectory]]:
@@ -108,9 +121,9 @@ class BootstrappedTarget:
         metrics = mean_over_axis(metrics)
 
         rule = UpdateRule(self.objective, self.target_optimiser)
-        params, state, logs = rule.update(inner_loop.network, agent.params, state, agent.trajectory)
+        target, logs = rule.update(inner_loop.network, LearningState(agent.params, *state), agent.trajectory)
         if targets is None:
-            targets = self._predictions(inner_loop.network.outputs(params, student.trajectory))
+            targets = self._predictions(inner_loop.network.outputs(target.params, student.trajectory))
         targets = jax.lax.stop_gradient(targets)
         outputs = self._predictions(inner_loop.network.outputs(student.params, student.trajectory))
         mask = student.trajectory.mask
@@ -120,12 +133,20 @@ class BootstrappedTarget:
         logs = {name.replace('loss/', 'target_loss/', 1): x for name, x in logs.items()}
         distances = {'outer_loss/total': loss, 'outer_loss/policy': policy, 'outer_loss/value': value}
         metrics = with_logs(metrics, {**distances, **logs})
-        return loss, UnrollResult(agent, metrics, targets, Replay(acted), jax.lax.stop_gradient(state))
+        state = jax.lax.stop_gradient(_TargetState(target.opt_state, target.objective_state))
+        return loss, UnrollResult(agent, metrics, targets, Replay(acted), state)
 
     def _predictions(self, outputs: Outputs) -> '_Target':
         logits = outputs[self.policy_head][:-1]
         value = outputs[self.value_head][:-1] if self.value_cost else jnp.zeros(logits.shape[:-1])
         return _Target(logits, value)
+
+
+class _TargetState(NamedTuple):
+    """What the target's last update remembers: states of its optimiser and of the outer objective."""
+
+    opt_state: OptState
+    objective_state: ObjectiveState
 
 
 class _Target(NamedTuple):

@@ -14,7 +14,7 @@ from components.meta_optimisers.gradient_estimators.base import Estimate
 from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.regularisers import Regulariser
 from components.metrics import mean_over_axis, with_logs
-from components.objectives.base import masked_mean
+from components.objectives.base import Unroll, masked_mean
 from components.types import Array, Logs, MetaParams, Metrics, Params, Trajectory
 
 
@@ -90,14 +90,16 @@ def _slope_of(
     """Derivative of the penalties with respect to meta-parameters, with the agent held as it is, and what they are."""
     acted = result.replay.validations
     trajectory = result.agent.trajectory if acted is None else jax.tree.map(lambda x: x[-1], acted)
-    outputs = inner_loop.network.outputs(result.agent.params, trajectory)
+    agent, network = result.agent, inner_loop.network
+    unroll = Unroll(network.outputs(agent.params, trajectory), trajectory, agent.params, network)
 
     def penalty(meta_params: MetaParams) -> tuple[Array, Logs]:
-        rule = inner_loop.update.rule(meta_params, result.agent)
-        logs = {
-            f'outer_loss/{name}': masked_mean(regulariser(rule, outputs, trajectory), trajectory.mask)
+        rule = inner_loop.update.rule(meta_params, agent)
+        penalties = {
+            name: regulariser(rule, unroll, agent.learning.objective_state)
             for name, regulariser in regularisers.items()
         }
+        logs = {f'outer_loss/{name}': masked_mean(x, trajectory.mask) for name, x in penalties.items()}
         return jnp.sum(jnp.stack(list(logs.values()))), logs
 
     slope, logs = jax.grad(penalty, has_aux=True)(meta_params)

@@ -11,19 +11,26 @@ from components.inner_loop import AgentState, InnerLoop, PlainUpdate, Update
 from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator
 from components.meta_optimisers.outer_loss import OuterLoss
 from components.replay import Replay, replayed
-from components.types import Array, Logs, MetaParams, OptState, Params, Trajectory
+from components.types import Array, LearningState, Logs, MetaParams, Trajectory
 from components.update_rule import UpdateRule
+
+
+class PastUpdate(NamedTuple):
+    """An update that an agent has taken: its learning state before it, and the trajectory that it learned from."""
+
+    learning: LearningState
+    trajectory: Trajectory
 
 
 class Window(NamedTuple):
     """The latest `N` updates of an agent, oldest first.
 
     Attributes:
-      updates: weights and state of the inner optimiser before each, and what it learned from; leaves `[N, ...]`.
+      updates: leaves `[N, ...]`.
       num_missing: how many of the first have not happened, int32 scalar.
     """
 
-    updates: tuple[Params, OptState, Trajectory]
+    updates: PastUpdate
     num_missing: Array
 
 
@@ -36,7 +43,7 @@ class OverlappingState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MaskedUpdate:
-    """An `Update` that leaves weights and optimiser state alone until an agent has taken `start` updates.
+    """An `Update` that leaves the learning state alone until an agent has taken `start` updates.
 
     Args:
       inner: the update from then on.
@@ -52,12 +59,9 @@ class MaskedUpdate:
 
     def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Logs]:
         moved, logs = self.inner(meta_params, agent)
-        params, opt_state = jax.tree.map(
-            lambda x, y: jnp.where(agent.num_updates < self.start, x, y),
-            (agent.params, agent.opt_state),
-            (moved.params, moved.opt_state),
-        )
-        return moved._replace(params=params, opt_state=opt_state), logs
+        is_missing = agent.num_updates < self.start
+        learning = jax.tree.map(lambda x, y: jnp.where(is_missing, x, y), agent.learning, moved.learning)
+        return moved._replace(learning=learning), logs
 
     def rule(self, meta_params: MetaParams, agent: AgentState) -> UpdateRule:
         return self.inner.rule(meta_params, agent)
@@ -70,7 +74,7 @@ def init(outer_loss: OuterLoss, agents: AgentState) -> OverlappingState:
     """States of lifetimes `[L, ...]` that have taken no updates."""
 
     def empty_window(agent: AgentState) -> Window:
-        update = agent.params, agent.opt_state, agent.trajectory
+        update = PastUpdate(agent.learning, agent.trajectory)
         size = outer_loss.num_updates
         return Window(jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), update), jnp.int32(size))
 
@@ -111,7 +115,7 @@ def through_latest(estimator: GradientEstimator) -> Callable[..., Estimate]:
 
 def _push(window: Window, agent: AgentState) -> Window:
     """The window with the update that is about to be taken in place of the oldest."""
-    update = agent.params, agent.opt_state, agent.trajectory
+    update = PastUpdate(agent.learning, agent.trajectory)
     updates = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates, update)
     return Window(updates, jnp.maximum(window.num_missing - 1, 0))
 
@@ -120,9 +124,9 @@ def _replay_window(
     window: Window, pending: Trajectory, agent: AgentState, inner_loop: InnerLoop
 ) -> tuple[AgentState, InnerLoop]:
     """The agent before the window's updates, and an inner loop that replays them; those that are missing are no-ops."""
-    params, opt_state, trajectory = jax.tree.map(lambda x: x[0], window.updates)
-    acted = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates[-1], pending)
+    oldest = jax.tree.map(lambda x: x[0], window.updates)
+    acted = jax.tree.map(lambda xs, x: jnp.concatenate([xs[1:], x[None]]), window.updates.trajectory, pending)
     num_updates = agent.num_updates + 1 - len(acted.reward)
-    start = agent._replace(params=params, opt_state=opt_state, num_updates=num_updates, trajectory=trajectory)
+    start = agent._replace(learning=oldest.learning, num_updates=num_updates, trajectory=oldest.trajectory)
     masked = dataclasses.replace(inner_loop, update=MaskedUpdate(inner_loop.update, num_updates + window.num_missing))
     return start, replayed(masked, start, Replay(acted))

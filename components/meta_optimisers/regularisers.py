@@ -6,15 +6,16 @@ outer loss was evaluated on if that was acted for the purpose, else the one that
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from components.component import NonNegative, UnitInterval, component
-from components.component_tree import component_at
+from components.component_tree import component_at, replace_at
+from components.objectives.base import Objective, Unroll
 from components.objectives.returns import next_mask
-from components.types import Array, Outputs, Trajectory
+from components.types import Array, ObjectiveState, Targets
 from components.update_rule import UpdateRule
 
 
@@ -25,13 +26,13 @@ class Regulariser(Protocol):
         """Raises ValueError if this update rule has nothing that it could penalise."""
         ...
 
-    def __call__(self, update_rule: UpdateRule, outputs: Outputs, trajectory: Trajectory) -> Array:
+    def __call__(self, update_rule: UpdateRule, unroll: Unroll, state: ObjectiveState) -> Array:
         """The penalty of each step, `[T, B]`, of which the masked mean is taken; its weight is in it.
 
         Args:
           update_rule: with the meta-parameters bound.
-          outputs: of the agent's network, `[T+1, B, ...]`.
-          trajectory: that they were made on.
+          unroll: of the agent's network.
+          state: of the agent's objective.
         """
         ...
 
@@ -63,8 +64,9 @@ class Consistency:
     def check(self, update_rule: UpdateRule) -> None:
         component_at(update_rule, self.objective)
 
-    def __call__(self, update_rule: UpdateRule, outputs: Outputs, trajectory: Trajectory) -> Array:
-        target = _target(component_at(update_rule, self.objective).targets(outputs, trajectory))
+    def __call__(self, update_rule: UpdateRule, unroll: Unroll, state: ObjectiveState) -> Array:
+        trajectory = unroll.trajectory
+        target = _target(targets_at(update_rule, self.objective, unroll, state))
         successor = jnp.concatenate([target[1:], jnp.zeros_like(target[:1])])
         if self.stop == 'bootstrap':
             successor = jax.lax.stop_gradient(successor)
@@ -93,10 +95,36 @@ class TargetSize:
     def check(self, update_rule: UpdateRule) -> None:
         component_at(update_rule, self.objective)
 
-    def __call__(self, update_rule: UpdateRule, outputs: Outputs, trajectory: Trajectory) -> Array:
-        targets = component_at(update_rule, self.objective).targets(outputs, trajectory)
+    def __call__(self, update_rule: UpdateRule, unroll: Unroll, state: ObjectiveState) -> Array:
+        targets = targets_at(update_rule, self.objective, unroll, state)
         sizes = [cost * _squared_norm(getattr(targets, name)) for name, cost in self.costs.items()]
         return sum(sizes[1:], start=sizes[0])
+
+
+def targets_at(update_rule: UpdateRule, path: str, unroll: Unroll, state: ObjectiveState) -> Targets:
+    """Targets of the objective at a path, which may be part of another, as the update rule's own objective has them.
+
+    Args:
+      update_rule: holds the objective.
+      path: of the objective, from the update rule.
+      unroll: of the agent's network.
+      state: of the update rule's own objective.
+    """
+    recorder = _Recorder(component_at(update_rule, path), [])
+    replace_at(update_rule, path, recorder).objective.targets(unroll, state)
+    return recorder.targets_seen[-1]
+
+
+class _Recorder(NamedTuple):
+    """An objective that keeps the targets that it is asked for."""
+
+    objective: Objective
+    targets_seen: list[Targets]
+
+    def targets(self, unroll: Unroll, state: ObjectiveState) -> tuple[Targets, ObjectiveState]:
+        targets, state = self.objective.targets(unroll, state)
+        self.targets_seen.append(targets)
+        return targets, state
 
 
 def check_regularisers(regularisers: Mapping[str, Regulariser], update_rule: UpdateRule) -> None:

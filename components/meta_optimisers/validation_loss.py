@@ -1,6 +1,6 @@
 """The validation loss: an outer objective evaluated on outer data after `K` inner updates."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.step_weights import LastStep, StepWeights
 from components.meta_optimisers.validation_data import NextTrajectory, OuterData
 from components.metrics import mean_over_axis, with_logs
-from components.objectives.base import Objective, masked_mean
+from components.objectives.base import Objective, Unroll, masked_mean, targets_and_state
 from components.replay import Replay
-from components.types import Array, MetaParams, Metrics, Params, Targets, Trajectory
+from components.types import Array, MetaParams, Metrics, ObjectiveState, Params, Targets, Trajectory
 
 
 @component
@@ -29,7 +29,7 @@ class ValidationLoss:
 
     Where only w_K is not 0, as by default, only loss_K is computed. Trajectories are constants: how meta-parameters
     change later data by changing the policy that draws it is left out, as in all of this literature. Targets are held
-    fixed, too.
+    fixed, too. The state of a lifetime is that of the outer objective.
 
     Args:
       objective: the outer objective.
@@ -67,24 +67,28 @@ class ValidationLoss:
     def check(self, params: Params) -> None:
         del params
 
-    def init(self, agents: AgentState) -> Any:
-        del agents
-        return ()
+    def init(self, agents: AgentState) -> ObjectiveState:
+        return jax.vmap(self.objective.init)(agents.params)
 
     def __call__(
         self,
         meta_params: MetaParams,
         agent: AgentState,
         inner_loop: InnerLoop,
-        state: Any,
+        state: ObjectiveState,
         targets: Targets = None,
     ) -> tuple[Array, UnrollResult]:
-        losses, result = self.losses(meta_params, agent, inner_loop, targets)
+        losses, result = self.losses(meta_params, agent, inner_loop, state, targets)
         weights = jnp.asarray(self.step_weights(self.num_inner_steps), losses.dtype)
-        return weights[-losses.shape[0] :] @ losses, result._replace(lifetime_state=state)
+        return weights[-losses.shape[0] :] @ losses, result
 
     def losses(
-        self, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, targets: Targets = None
+        self,
+        meta_params: MetaParams,
+        agent: AgentState,
+        inner_loop: InnerLoop,
+        state: ObjectiveState,
+        targets: Targets = None,
     ) -> tuple[Array, UnrollResult]:
         """The outer losses of one agent after each of `K` updates, `[K]`, or after the last, `[1]`, if no other counts.
 
@@ -92,6 +96,7 @@ class ValidationLoss:
           meta_params: to learn with, one for each update, leaves `[K, ...]`.
           agent: before the first update.
           inner_loop: of the agent.
+          state: of the outer objective.
           targets: of the outer objective, to be held fixed, as returned; None for those at the agent's own weights.
 
         Gradients: with respect to `meta_params`, through every update.
@@ -99,21 +104,24 @@ class ValidationLoss:
         weights = self.step_weights(self.num_inner_steps)
         every_step = bool(weights[:-1].any())
 
-        def update(carry: tuple[AgentState, Trajectory], xs: tuple[MetaParams, Targets]):
-            (before, _), (meta_params, targets) = carry, xs
+        def evaluate(agent: AgentState, learned: Trajectory, metrics: Metrics, state: ObjectiveState, targets: Targets):
+            return self._evaluate(agent, learned, metrics, inner_loop, state, targets)
+
+        def update(carry: tuple[AgentState, Trajectory, ObjectiveState], xs: tuple[MetaParams, Targets]):
+            (before, _, state), (meta_params, targets) = carry, xs
             agent, metrics = inner_loop.advance(meta_params, before)
             acted, evaluated = agent.trajectory, None
             if every_step:
-                agent, metrics, evaluated = self._evaluate(agent, before.trajectory, metrics, inner_loop, targets)
-            return (agent, before.trajectory), (metrics, acted, evaluated)
+                agent, metrics, state, evaluated = evaluate(agent, before.trajectory, metrics, state, targets)
+            return (agent, before.trajectory, state), (metrics, acted, evaluated)
 
         xs = meta_params, targets if every_step else None
-        (agent, training_trajectory), (metrics, acted, evaluated) = scan_updates(
-            inner_loop, update, (agent, agent.trajectory), xs, self.num_inner_steps
+        (agent, learned, state), (metrics, acted, evaluated) = scan_updates(
+            inner_loop, update, (agent, agent.trajectory, state), xs, self.num_inner_steps
         )
         metrics = mean_over_axis(metrics)
         if not every_step:
-            agent, metrics, evaluated = self._evaluate(agent, training_trajectory, metrics, inner_loop, targets)
+            agent, metrics, state, evaluated = evaluate(agent, learned, metrics, state, targets)
             evaluated = jax.tree.map(lambda x: x[None], evaluated._replace(targets=None))._replace(
                 targets=evaluated.targets
             )
@@ -122,7 +130,7 @@ class ValidationLoss:
             step_weights = {f'step_weight/{k + 1}': jnp.asarray(weight, dtype) for k, weight in enumerate(weights)}
             losses = {f'outer_loss/step_{k + 1}': evaluated.loss[k] for k in range(len(weights))}
             metrics = with_logs(metrics, {**step_weights, **losses})
-        return evaluated.loss, UnrollResult(agent, metrics, evaluated.targets, Replay(acted, evaluated.acted))
+        return evaluated.loss, UnrollResult(agent, metrics, evaluated.targets, Replay(acted, evaluated.acted), state)
 
     def _evaluate(
         self,
@@ -130,21 +138,24 @@ class ValidationLoss:
         training_trajectory: Trajectory,
         metrics: Metrics,
         inner_loop: InnerLoop,
+        state: ObjectiveState,
         fixed: Targets,
-    ) -> tuple[AgentState, Metrics, '_OuterLossResult']:
+    ) -> tuple[AgentState, Metrics, ObjectiveState, '_OuterLossResult']:
         """Outer loss of an agent at its present weights; adds its logs to the metrics."""
         agent, trajectory, num_steps = self.outer_data.trajectory(training_trajectory, agent, inner_loop)
         outputs = inner_loop.network.outputs(agent.params, trajectory)
         if fixed is None:
-            now = jax.lax.stop_gradient(outputs)
-            fixed = self.objective.targets(now, trajectory), self.outer_data.weights(now, trajectory, inner_loop)
+            now = Unroll(outputs, trajectory, agent.params, inner_loop.network).stopped()
+            targets, state = targets_and_state(self.objective, now, state)
+            fixed = targets, self.outer_data.weights(now.outputs, trajectory, inner_loop)
         targets, weights = fixed
         losses, parts = self.objective.loss(outputs, targets, trajectory)
         loss = masked_mean(weights * losses, trajectory.mask)
         logs = {f'outer_loss/{name}': masked_mean(x, trajectory.mask) for name, x in parts.items()}
         metrics = with_logs(metrics, {'outer_loss/total': loss, **logs})
         metrics = metrics._replace(num_validation_steps=metrics.num_validation_steps + num_steps)
-        return agent, metrics, _OuterLossResult(loss, fixed, trajectory if self.outer_data.draws_fresh_data else None)
+        acted = trajectory if self.outer_data.draws_fresh_data else None
+        return agent, metrics, state, _OuterLossResult(loss, fixed, acted)
 
 
 class _OuterLossResult(NamedTuple):

@@ -6,13 +6,13 @@ from acme import specs
 
 from components.acting.policies import Greedy, Policy, Softmax, batched_index, log_rho, num_actions
 from components.component import NonNegative, PositiveInt, component
-from components.objectives.base import weighted_or_zero
+from components.objectives.base import Stateless, Unroll, weighted_or_zero
 from components.objectives.returns import ReturnEstimate, ReturnEstimator
 from components.types import Array, Logs, Outputs, Trajectory
 
 
 @component
-class ActorCritic:
+class ActorCritic(Stateless):
     """Policy gradient with a learned baseline, value regression and an entropy bonus.
 
     The loss of a step is
@@ -40,8 +40,10 @@ class ActorCritic:
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {self.policy_head: (num_actions(spec),), self.value_head: ()}
 
-    def targets(self, outputs: Outputs, trajectory: Trajectory) -> ReturnEstimate:
-        return self.returns(outputs[self.value_head], log_rho(outputs[self.policy_head], trajectory), trajectory)
+    def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[ReturnEstimate, tuple[()]]:
+        outputs, trajectory = unroll.outputs, unroll.trajectory
+        ratio = log_rho(outputs[self.policy_head], trajectory)
+        return self.returns(outputs[self.value_head], ratio, trajectory), state
 
     def loss(self, outputs: Outputs, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
         log_pi = jax.nn.log_softmax(outputs[self.policy_head][:-1])
@@ -57,7 +59,7 @@ class ActorCritic:
 
 
 @component
-class ValueRegression:
+class ValueRegression(Stateless):
     """Regression of a value on a return of its own, cost (target_t - v_t)^2: prediction, or an outer critic.
 
     Args:
@@ -77,10 +79,11 @@ class ValueRegression:
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {**self.policy.heads(spec), self.value_head: ()}
 
-    def targets(self, outputs: Outputs, trajectory: Trajectory) -> Array:
+    def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[Array, tuple[()]]:
+        outputs, trajectory = unroll.outputs, unroll.trajectory
         values = outputs[self.value_head]
         ratio = log_rho(self.policy(outputs, values.shape), trajectory)
-        return self.returns(values, ratio, trajectory).target
+        return self.returns(values, ratio, trajectory).target, state
 
     def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
         value = jnp.square(targets - outputs[self.value_head][:-1])
@@ -88,7 +91,7 @@ class ValueRegression:
 
 
 @component
-class ActionValueRegression:
+class ActionValueRegression(Stateless):
     """Regression of the values of the actions taken on a return, cost (target_t - q_t(a_t))^2: value-based control.
 
     The value of a state, from which returns bootstrap, is the mean of its actions' values under `policy`.
@@ -110,11 +113,12 @@ class ActionValueRegression:
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {**self.policy.heads(spec), self.head: (num_actions(spec),)}
 
-    def targets(self, outputs: Outputs, trajectory: Trajectory) -> Array:
+    def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[Array, tuple[()]]:
+        outputs, trajectory = unroll.outputs, unroll.trajectory
         action_values = outputs[self.head]
         logits = self.policy(outputs, action_values.shape[:-1])
         values = jnp.sum(jax.nn.softmax(logits) * action_values, -1)
-        return self.returns(values, log_rho(logits, trajectory), trajectory).target
+        return self.returns(values, log_rho(logits, trajectory), trajectory).target, state
 
     def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
         value = jnp.square(targets - batched_index(outputs[self.head][:-1], trajectory.action))
@@ -122,7 +126,7 @@ class ActionValueRegression:
 
 
 @component
-class EntropyBonus:
+class EntropyBonus(Stateless):
     """The entropy of one output, -cost H(softmax(output)): of the predictions of an LPG agent, say.
 
     Args:
@@ -138,8 +142,8 @@ class EntropyBonus:
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {self.head: (self.size,)}
 
-    def targets(self, outputs: Outputs, trajectory: Trajectory) -> tuple[()]:
-        return ()
+    def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[tuple[()], tuple[()]]:
+        return (), state
 
     def loss(self, outputs: Outputs, targets: tuple[()], trajectory: Trajectory) -> tuple[Array, Logs]:
         log_p = jax.nn.log_softmax(outputs[self.head][:-1])

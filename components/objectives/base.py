@@ -2,22 +2,57 @@
 
 An inner update on a trajectory is
 
-    outputs = network(params, trajectory)
-    targets = objective.targets(outputs, trajectory)
+    outputs        = network(params, trajectory)
+    targets, state = objective.targets(Unroll(outputs, trajectory, params, network), state)
     params <- params - step along d(masked mean of objective.loss(outputs(params), targets, trajectory)) / d(params)
 
-with the targets held fixed: a semi-gradient. A meta-gradient flows through `targets` and through `loss` into every
-numeric field of the objective. Keeping the two apart says so in the signatures; neither stops a gradient.
+with the targets held fixed: a semi-gradient. A meta-gradient flows through `targets`, the state in it, and `loss` into
+every numeric field of the objective. Keeping the two apart says so in the signatures; neither stops a gradient unless
+a field of the objective says so.
+
+The state is what an objective remembers from one update of an agent to the next, such as a moving average. It is part
+of the agent: saved with it, new with each lifetime, and recalled where updates are taken again.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 from acme import specs
 
 from components.component import component
-from components.types import Array, Logs, Outputs, Targets, Trajectory
+from components.networks.network import NetworkFunctions
+from components.types import (
+    Array,
+    CompositionError,
+    Logs,
+    ObjectiveState,
+    Outputs,
+    Params,
+    Targets,
+    Trajectory,
+)
+
+
+class Unroll(NamedTuple):
+    """A network's outputs on a trajectory, and where they come from.
+
+    Attributes:
+      outputs: at each observation, leaves `[T+1, B, *head]`.
+      trajectory: of `T` steps in `B` environments.
+      params: the weights.
+      network: whose weights they are.
+    """
+
+    outputs: Outputs
+    trajectory: Trajectory
+    params: Params
+    network: NetworkFunctions
+
+    def stopped(self) -> 'Unroll':
+        """The same, with outputs and weights that stop the gradient."""
+        return self._replace(outputs=jax.lax.stop_gradient(self.outputs), params=jax.lax.stop_gradient(self.params))
 
 
 class Objective(Protocol):
@@ -31,13 +66,44 @@ class Objective(Protocol):
         """
         ...
 
-    def targets(self, outputs: Outputs, trajectory: Trajectory) -> Targets:
-        """What predictions move towards, leaves `[T, B, ...]`; differentiable in outputs and fields."""
+    def init(self, params: Params) -> ObjectiveState:
+        """State of an agent with these weights that has learned nothing; `()` for none."""
+        ...
+
+    def targets(self, unroll: Unroll, state: ObjectiveState) -> tuple[Targets, ObjectiveState]:
+        """What predictions move towards, leaves `[T, B, ...]`, and the state after it, of the shapes that it had.
+
+        Gradients: in outputs, weights, state and fields.
+        """
         ...
 
     def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
         """Loss per step `[T, B]`, and its parts by name, `[T, B]`; the caller takes masked means of all of them."""
         ...
+
+
+class Stateless:
+    """An objective that remembers nothing."""
+
+    def init(self, params: Params) -> ObjectiveState:
+        del params
+        return ()
+
+
+def targets_and_state(objective: Objective, unroll: Unroll, state: ObjectiveState) -> tuple[Targets, ObjectiveState]:
+    """An objective's targets and next state.
+
+    Raises:
+      CompositionError: if the next state has another structure, shape or type than the present one.
+    """
+    targets, new_state = objective.targets(unroll, state)
+    before, after = (jax.tree.map(lambda x: f'{x.dtype}{list(x.shape)}', tree) for tree in (state, new_state))
+    if before != after:
+        raise CompositionError(
+            f'the state of the objective {type(objective).__name__} changes with an update, from {before} to {after}: '
+            'its `targets` must return a state of the structure, shapes and types that its `init` returns'
+        )
+    return targets, new_state
 
 
 def masked_mean(x: Array, mask: Array) -> Array:
@@ -87,8 +153,14 @@ class Sum:
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return merge_heads({name: term.heads(spec) for name, term in self.terms.items()})
 
-    def targets(self, outputs: Outputs, trajectory: Trajectory) -> dict[str, Any]:
-        return {name: term.targets(outputs, trajectory) for name, term in self.terms.items()}
+    def init(self, params: Params) -> dict[str, ObjectiveState]:
+        return {name: term.init(params) for name, term in self.terms.items()}
+
+    def targets(
+        self, unroll: Unroll, state: dict[str, ObjectiveState]
+    ) -> tuple[dict[str, Targets], dict[str, ObjectiveState]]:
+        found = {name: term.targets(unroll, state[name]) for name, term in self.terms.items()}
+        return {name: targets for name, (targets, _) in found.items()}, {name: new for name, (_, new) in found.items()}
 
     def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
         losses, logs = [], {}

@@ -11,7 +11,7 @@ from components.acting.policies import batched_index, num_actions
 from components.component import NonNegative, PositiveInt, component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import MLP, Torso
-from components.objectives.base import weighted_or_zero
+from components.objectives.base import Stateless, Unroll, weighted_or_zero
 from components.objectives.returns import ends
 from components.types import Array, Logs, Outputs, Trajectory
 
@@ -31,7 +31,7 @@ class LearnedTargets(NamedTuple):
 
 
 @component
-class LearnedPolicyGradient:
+class LearnedPolicyGradient(Stateless):
     """Moves a policy and a vector of predictions to where a recurrent network, run backwards in time, says.
 
     The loss of a step, with the network's outputs pi_hat_t and y_hat_t held fixed, is
@@ -82,7 +82,8 @@ class LearnedPolicyGradient:
         predictions = jnp.zeros((2, 1, self.prediction_size))
         return self._network().init(key, one, one, one, predictions, jnp.zeros((1, 1), bool))
 
-    def targets(self, outputs: Outputs, trajectory: Trajectory) -> LearnedTargets:
+    def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[LearnedTargets, tuple[()]]:
+        outputs, trajectory = unroll.outputs, unroll.trajectory
         logits, predictions = outputs[self.policy_head][:-1], jax.nn.softmax(outputs[self.prediction_head])
         probability = jnp.exp(batched_index(jax.nn.log_softmax(logits), trajectory.action))
         if self.stop_inputs:
@@ -90,7 +91,7 @@ class LearnedPolicyGradient:
         policy, log_prediction = self._network().apply(
             self.weights, trajectory.reward, trajectory.discount, probability, predictions, ends(trajectory)
         )
-        return LearnedTargets(policy, jnp.exp(log_prediction), log_prediction)
+        return LearnedTargets(policy, jnp.exp(log_prediction), log_prediction), state
 
     def loss(self, outputs: Outputs, targets: LearnedTargets, trajectory: Trajectory) -> tuple[Array, Logs]:
         log_pi = jax.nn.log_softmax(outputs[self.policy_head][:-1])

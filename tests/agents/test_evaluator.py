@@ -20,7 +20,8 @@ def always(learner, action):
     params = jax.tree.map(jnp.zeros_like, learner.state.agents.params)
     bias = params['network/logits_head']['b']
     params['network/logits_head']['b'] = bias.at[..., action].set(50.0)
-    learner.state = learner.state._replace(agents=learner.state.agents._replace(params=params))
+    agents = learner.state.agents
+    learner.state = learner.state._replace(agents=agents._replace(learning=agents.learning._replace(params=params)))
 
 
 @pytest.mark.parametrize(('num_seeds', 'num_lifetimes'), [(1, 1), (2, 3)])

@@ -3,6 +3,7 @@
 import numpy as np
 
 from components.environments.catch import Catch
+from components.objectives.base import Unroll
 from components.types import Trajectory
 
 SPEC = Catch(4, 3).spec()
@@ -30,3 +31,8 @@ def make_data(seed=0):
         core_state={},
     )
     return values, log_rho, trajectory
+
+
+def targets_of(objective, outputs, trajectory):
+    """Targets of an objective that reads neither weights nor state."""
+    return objective.targets(Unroll(outputs, trajectory, None, None), objective.init(None))[0]

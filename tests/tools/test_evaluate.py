@@ -108,7 +108,8 @@ def set_logits(monkeypatch, *logits):
         learner = restored.learner
         params = jax.tree.map(jnp.zeros_like, learner.state.agents.params)
         params['network/logits_head']['b'] = jnp.asarray(logits, jnp.float32)[:, None]
-        learner.state = learner.state._replace(agents=learner.state.agents._replace(params=params))
+        agents = learner.state.agents
+        learner.state = learner.state._replace(agents=agents._replace(learning=agents.learning._replace(params=params)))
         return restored
 
     monkeypatch.setattr(evaluate, 'restore_learner', restore_learner)
@@ -295,9 +296,8 @@ def test_the_first_update_of_a_fresh_agent_is_that_of_a_plain_one_with_those_con
         """To an update in which the discount is a constant."""
         returns = dataclasses.replace(rule.objective.returns, discount=discount)
         plain = dataclasses.replace(rule, objective=dataclasses.replace(rule.objective, returns=returns))
-        gradient, _ = jax.jit(lambda: plain.gradient(learner.network, start.params, start.trajectory))()
-        params, _ = plain.optimiser.step(gradient, start.opt_state, start.params)
-        return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), updated, params)))
+        learning, _ = jax.jit(lambda: plain.update(learner.network, start.learning, start.trajectory))()
+        return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), updated, learning.params)))
 
     assert difference(value) < 1e-6
     assert difference(0.8) > 1e-5

@@ -10,8 +10,9 @@ from components.component import component
 from components.inner_loop import PlainUpdate
 from components.meta_optimisers.gradient_estimators.base import Estimate, reverse_mode
 from components.networks.network import NetworkFunctions
+from components.objectives.base import Unroll
 from components.optimisers import check_differentiable
-from components.types import FieldValues, Logs, MetaParams, Params, Trajectory
+from components.types import FieldValues, Logs, MetaParams, ObjectiveState, Params, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -52,8 +53,8 @@ class MixedModeUpdate(PlainUpdate):
         fields = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
         return cls(**{**fields, **changes})
 
-    def gradient(self, field_values, params, trajectory):
-        return mixed_mode_gradient(self.bind, self.network)(field_values, params, trajectory)
+    def gradient(self, field_values, params, state, trajectory):
+        return mixed_mode_gradient(self.bind, self.network)(field_values, params, state, trajectory)
 
     def step(self, field_values, gradient, opt_state, params):
         # What an optimiser computes on its way is cheaper to repeat than to keep for each update.
@@ -62,7 +63,7 @@ class MixedModeUpdate(PlainUpdate):
 
 def mixed_mode_gradient(
     bind: Callable[[FieldValues], UpdateRule], network: NetworkFunctions
-) -> Callable[[FieldValues, Params, Trajectory], tuple[Params, Logs]]:
+) -> Callable[[FieldValues, Params, ObjectiveState, Trajectory], tuple[Params, ObjectiveState, Logs]]:
     """`UpdateRule.gradient` with the reverse pass of `Mixed`: one forward pass along the cotangent, and one back.
 
     Args:
@@ -70,19 +71,20 @@ def mixed_mode_gradient(
       network: whose weights are learned.
 
     Returns:
-      `(values, params, trajectory) -> gradient, logs`; differentiable in the first two, in reverse mode only.
+      `(values, params, state, trajectory) -> gradient, state, logs`; differentiable in the first three, in reverse mode
+      only.
     """
 
     @jax.custom_vjp
-    def gradient(values, params, trajectory):
-        return bind(values).gradient(network, params, trajectory)
+    def gradient(values, params, state, trajectory):
+        return bind(values).gradient(network, params, state, trajectory)
 
-    def forward(values, params, trajectory):
-        return gradient(values, params, trajectory), (values, params, trajectory)
+    def forward(values, params, state, trajectory):
+        return gradient(values, params, state, trajectory), (values, params, state, trajectory)
 
     def backward(inputs, cotangents):
-        values, params, trajectory = inputs
-        along, _ = cotangents  # Logs are not differentiated.
+        values, params, state, trajectory = inputs
+        along, along_state, _ = cotangents  # Logs are not differentiated.
 
         # The network's outputs, and how they change as the weights move along the cotangent.
         def run(params):
@@ -91,9 +93,10 @@ def mixed_mode_gradient(
         (outputs, d_outputs), pullback = jax.vjp(run, params)
 
         # The loss is a function of these values, outputs and targets; its slopes change as the outputs do.
-        targets, targets_pullback = jax.vjp(
-            lambda values, outputs: bind(values).targets(outputs, trajectory), values, outputs
-        )
+        def targets_of(values, outputs, params, state):
+            return bind(values).targets(Unroll(outputs, trajectory, params, network), state)
+
+        (targets, _), targets_pullback = jax.vjp(targets_of, values, outputs, params, state)
 
         def slopes(outputs):
             def loss(values, outputs, targets):
@@ -104,9 +107,10 @@ def mixed_mode_gradient(
         (_, slope, _), (to_fields, d_slope, to_targets) = jax.jvp(slopes, (outputs,), (d_outputs,))
 
         # Targets have moved with the weights too. What reaches the outputs goes back through the network once.
-        through_targets, to_outputs = targets_pullback(to_targets)
+        through_targets, to_outputs, directly, to_state = targets_pullback((to_targets, along_state))
         (to_params,) = pullback((jax.tree.map(jnp.add, d_slope, to_outputs), slope))
-        return jax.tree.map(jnp.add, to_fields, through_targets), to_params, None
+        to_fields, to_params = jax.tree.map(jnp.add, (to_fields, to_params), (through_targets, directly))
+        return to_fields, to_params, to_state, None
 
     gradient.defvjp(forward, backward)
     return gradient

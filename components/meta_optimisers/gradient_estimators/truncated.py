@@ -14,7 +14,7 @@ from components.update_rule import UpdateRule
 
 @component
 class Truncated:
-    """Through the last update before each outer loss only: weights and optimiser state from before it are constants.
+    """Through the last update before each outer loss only: what the agent has learned before it is constant.
 
     The estimate of Xu et al. (2018), biased for more than one inner step. It does not save the time of a whole one.
     """
@@ -28,7 +28,7 @@ class Truncated:
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedUpdate(MixedModeUpdate):
-    """The update with weights and optimiser state from before it held constant."""
+    """The update with weights, and states of optimiser and objective, from before it held constant."""
 
-    def _update(self, field_values, params, opt_state, trajectory):
-        return super()._update(field_values, *jax.lax.stop_gradient((params, opt_state)), trajectory)
+    def _update(self, field_values, learning, trajectory):
+        return super()._update(field_values, jax.lax.stop_gradient(learning), trajectory)

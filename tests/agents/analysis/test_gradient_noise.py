@@ -62,7 +62,7 @@ def test_another_optimiser_starts_anew_and_the_same_one_goes_on(sampled):
     learner, frozen, _, _ = sampled
     assert gradient_noise.with_optimiser(frozen, learner.agent.update_rule.optimiser) is frozen
     changed = gradient_noise.with_optimiser(frozen, Optimiser(optax.scale_by_adam(), 1e-3))
-    assert changed.agent.opt_state.count == 0
+    assert changed.agent.learning.opt_state.count == 0
     assert changed.agent.params is frozen.agent.params
 
 

@@ -19,7 +19,7 @@ from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar,
 from components.networks.cores import GRU
 from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic, ValueRegression
-from components.objectives.base import Sum
+from components.objectives.base import Sum, Unroll
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient
 from components.objectives.learned_returns import LearnedReturn
 from components.objectives.returns import LambdaReturn, LeakyVTrace
@@ -256,7 +256,7 @@ def test_a_return_is_called_with_the_values_that_its_objective_gives_it():
     logits = jnp.concatenate([ratio, ratio[:1]])[..., None] * jnp.arange(3)
     outputs = {'value': values, 'outer_value': 2 * values, 'logits': logits}
     rule = UpdateRule(objective, Optimiser(optax.identity(), 0.1))
-    inputs = learned_objectives.return_inputs(rule, path, outputs, trajectory)
+    inputs = learned_objectives.return_inputs(rule, path, Unroll(outputs, trajectory, None, None), {'a': (), 'b': ()})
     np.testing.assert_array_equal(inputs.values, 2 * values)
     np.testing.assert_allclose(inputs.log_rho, log_rho(outputs['logits'], trajectory), atol=1e-6)
     assert inputs.trajectory is trajectory

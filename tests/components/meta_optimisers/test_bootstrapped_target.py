@@ -23,6 +23,7 @@ from components.objectives.returns import LambdaReturn
 from components.optimisers import Optimiser
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent
+from tests.helpers.trajectories_for_tests import targets_of
 
 OUTER = ActorCritic(LambdaReturn(1.0, 1.0), value_cost=0.3, entropy_cost=0.0)
 
@@ -85,7 +86,7 @@ def test_a_step_equals_the_algorithm_written_out_as_a_loop():
 
     network = learner.network
     outputs = network.outputs(last.params, last.trajectory)
-    targets = OUTER.targets(outputs, last.trajectory)
+    targets = targets_of(OUTER, outputs, last.trajectory)
     gradient = jax.grad(lambda p: OUTER.loss(network.outputs(p, last.trajectory), targets, last.trajectory)[0].mean())(
         last.params
     )

@@ -25,6 +25,7 @@ from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient, update_rule
+from tests.helpers.trajectories_for_tests import targets_of
 
 THREE = MetaParameterSet(
     {
@@ -67,7 +68,7 @@ def test_the_inner_gradient_in_mixed_mode_has_the_same_derivatives_as_in_reverse
         @jax.jit
         def run(meta_params, params):
             def gradient(meta_params, params):
-                return update.gradient(update.field_values(meta_params, 0), params, agent.trajectory)[0]
+                return update.gradient(update.field_values(meta_params, 0), params, (), agent.trajectory)[0]
 
             direction, pullback = jax.vjp(gradient, meta_params, params)
             return direction, pullback(cotangent)
@@ -119,7 +120,7 @@ def test_truncation_of_a_mixture_averages_one_step_meta_gradients(x64):
         def loss(meta_params):
             moved, _ = loop.advance(meta_params, agent)
             outputs = loop.network.outputs(moved.params, moved.trajectory)
-            targets = objective.targets(jax.lax.stop_gradient(outputs), moved.trajectory)
+            targets = targets_of(objective, jax.lax.stop_gradient(outputs), moved.trajectory)
             return objective.loss(outputs, targets, moved.trajectory)[0].mean(), moved
 
         return jax.grad(loss, has_aux=True)(meta_params)

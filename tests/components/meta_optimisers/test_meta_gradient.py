@@ -25,6 +25,7 @@ from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient, update_rule
+from tests.helpers.trajectories_for_tests import targets_of
 
 
 def first_lifetime(state):
@@ -136,17 +137,16 @@ def test_inner_steps_equal_a_python_loop_of_updates(num_inner_steps):
     act = jax.jit(learner.actor.unroll, static_argnums=3)
 
     @jax.jit
-    def update(meta_params, params, opt_state, trajectory):
+    def update(meta_params, learning, trajectory):
         bound = learner.agent.meta_parameters.bind(rule, meta_params)
-        return bound.update(learner.network, params, opt_state, trajectory)
+        return bound.update(learner.network, learning, trajectory)
 
     for _ in range(num_inner_steps):
-        params, opt_state, _ = update(meta_params, agent.params, agent.opt_state, agent.trajectory)
+        learning, _ = update(meta_params, agent.learning, agent.trajectory)
         key, act_key = jax.random.split(agent.key)
-        actor_state, trajectory, _ = act(params, agent.actor_state, act_key, loop.unroll_length)
+        actor_state, trajectory, _ = act(learning.params, agent.actor_state, act_key, loop.unroll_length)
         agent = agent._replace(
-            params=params,
-            opt_state=opt_state,
+            learning=learning,
             num_updates=agent.num_updates + 1,
             actor_state=actor_state,
             trajectory=trajectory,
@@ -168,7 +168,7 @@ def test_one_inner_step_equals_the_meta_gradient_written_out_by_hand():
         bound = UpdateRule(ActorCritic(LambdaReturn.__new__(LambdaReturn)), rule.optimiser)
         object.__setattr__(bound.objective.returns, 'discount', jax.nn.sigmoid(logit))
         object.__setattr__(bound.objective.returns, 'lambda_', 0.8)
-        targets = bound.objective.targets(network.outputs(agent.params, agent.trajectory), agent.trajectory)
+        targets = targets_of(bound.objective, network.outputs(agent.params, agent.trajectory), agent.trajectory)
 
         def loss(params):
             outputs = network.outputs(params, agent.trajectory)
@@ -182,7 +182,7 @@ def test_one_inner_step_equals_the_meta_gradient_written_out_by_hand():
 
     def outer_loss(logit):
         outputs = network.outputs(moved(logit), validation)
-        targets = jax.lax.stop_gradient(outer.targets(outputs, validation))
+        targets = jax.lax.stop_gradient(targets_of(outer, outputs, validation))
         return masked_mean(outer.loss(outputs, targets, validation)[0], validation.mask)
 
     expected = jax.jit(jax.grad(outer_loss))(meta_params[DISCOUNT])
@@ -335,5 +335,10 @@ def test_a_zero_gradient_does_not_make_the_meta_gradient_nan():
     learner = Learner(make_agent(update_rule=update_rule(), meta_optimiser=meta_gradient(num_inner_steps=2)))
     meta_params, agent = first_lifetime(learner.state)
     dead = jax.tree.map(lambda x: x.at[..., 0].set(-1e3 if x.ndim == 1 else 0.0), agent.params)
-    found = estimate(learner, learner.agent.meta_optimiser, meta_params, agent._replace(params=dead))
+    found = estimate(
+        learner,
+        learner.agent.meta_optimiser,
+        meta_params,
+        agent._replace(learning=agent.learning._replace(params=dead)),
+    )
     assert jnp.isfinite(found.gradient[DISCOUNT])

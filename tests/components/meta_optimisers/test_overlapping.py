@@ -1,5 +1,7 @@
 """Meta-updates after every inner update, through the latest of them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +14,16 @@ from components.meta_optimisers.gradient_estimators.base import repeat
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.meta_optimisers.step_weights import Uniform
 from components.meta_optimisers.validation_data import TrainingTrajectory
+from components.meta_parameters.bijectors import Sigmoid
+from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
 from components.meta_parameters.schedules import Scheduled
 from components.networks.cores import GRU
 from components.networks.network import Network
 from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic
+from components.objectives.moving_averages import MovingAverage
 from components.objectives.returns import LambdaReturn
+from components.objectives.target_network import TargetNetwork
 from components.optimisers import Optimiser
 from components.replay import Replay, replayed
 from components.update_rule import UpdateRule
@@ -31,15 +37,27 @@ RULE = UpdateRule(ActorCritic(LambdaReturn(0.9, 0.8)), Optimiser(optax.scale_by_
 OUTER = ActorCritic(LambdaReturn(1.0, 1.0), value_cost=0.3, entropy_cost=0.0)
 
 
-def make_learner(**kwargs):
+STATEFUL = dataclasses.replace(RULE, objective=TargetNetwork(MovingAverage(RULE.objective, 0.5), 0.3))
+
+
+def make_learner(rule=RULE, path=DISCOUNT, **kwargs):
     optimiser = meta_gradient(num_inner_steps=3, overlapping=True, **kwargs)
-    return Learner(make_agent(update_rule=RULE, meta_optimiser=optimiser, network=Network(MLP((8,)), GRU(4))))
+    learned = MetaParameterSet({path: Scalar(Sigmoid())})
+    network = Network(MLP((8,)), GRU(4))
+    return Learner(make_agent(update_rule=rule, meta_parameters=learned, meta_optimiser=optimiser, network=network))
 
 
-@pytest.mark.parametrize('kwargs', [{}, {'step_weights': Uniform(), 'outer_data': TrainingTrajectory()}])
-def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
+@pytest.mark.parametrize(
+    ('rule', 'path', 'kwargs'),
+    [
+        (RULE, DISCOUNT, {}),
+        (RULE, DISCOUNT, {'step_weights': Uniform(), 'outer_data': TrainingTrajectory()}),
+        (STATEFUL, 'objective.objective.objective.returns.discount', {}),
+    ],
+)
+def test_each_meta_gradient_is_that_through_the_latest_updates(rule, path, kwargs):
     """Rebuilt from a history kept in Python: replay up to three updates with the meta-parameters of now."""
-    learner = make_learner(**kwargs)
+    learner = make_learner(rule, path, **kwargs)
     rows = []
     learner._logger.write = rows.append
 
@@ -53,10 +71,10 @@ def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
         loop = replayed(learner.inner_loop, start, Replay(trajectories))
 
         def outer_loss(meta_params):
-            losses, _ = loss.losses(repeat(meta_params, size), start, loop)
+            losses, _ = loss.losses(repeat(meta_params, size), start, loop, ())
             return jnp.asarray(weights) @ losses[-len(weights) :]
 
-        return jax.grad(outer_loss)(meta_params)[DISCOUNT]
+        return jax.grad(outer_loss)(meta_params)[path]
 
     history = []
     for _ in range(NUM_STEPS):
@@ -69,7 +87,7 @@ def test_each_meta_gradient_is_that_through_the_latest_updates(kwargs):
         latest = history[-3:]
         acted = [agent.trajectory for agent in latest[1:]] + [pending]
         expected = gradient(meta_params, latest[0], jax.tree.map(lambda *xs: jnp.stack(xs), *acted))
-        actual = rows[-1][f'meta_gradient/{DISCOUNT}'][0]
+        actual = rows[-1][f'meta_gradient/{path}'][0]
         np.testing.assert_allclose(actual, expected, rtol=2e-3)
         assert expected != 0
 

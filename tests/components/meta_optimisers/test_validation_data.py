@@ -7,6 +7,7 @@ from agents.analysis.finite_differences import recorded_lifetime
 from agents.learner import Learner
 from components.meta_optimisers.validation_data import FreshTrajectory, NextTrajectory, TrainingTrajectory
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient
+from tests.helpers.trajectories_for_tests import targets_of
 
 
 def lifetime_of(outer_data, **kwargs):
@@ -26,7 +27,7 @@ def test_the_training_trajectory_is_judged_with_importance_weights():
         trajectory = before.trajectory
         outputs = loop.network.outputs(agent.params, trajectory)
         fixed = jax.lax.stop_gradient(outputs)
-        targets = objective.targets(fixed, trajectory)
+        targets = targets_of(objective, fixed, trajectory)
 
         def log_prob(logits):
             return jnp.take_along_axis(jax.nn.log_softmax(logits), trajectory.action[..., None], -1)[..., 0]

@@ -52,12 +52,14 @@ def test_each_update_has_the_value_of_its_number():
         before = first(learner.state.agents)
         assert before.num_updates == i
         rule = with_fields(update_rule(), {path: values[i] for path, values in VALUES.items()})
-        expected, _, _ = rule.update(learner.network, before.params, before.opt_state, before.trajectory)
+        expected, _ = rule.update(learner.network, before.learning, before.trajectory)
         learner.advance(1)
         for path, values in VALUES.items():
             np.testing.assert_allclose(rows[-1][f'scheduled/{path}'], [values[i]], atol=1e-6)
         jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), first(learner.state.agents).params, expected
+            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
+            first(learner.state.agents).params,
+            expected.params,
         )
 
 

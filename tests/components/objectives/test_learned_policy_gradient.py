@@ -17,13 +17,14 @@ from components.meta_parameters.meta_parameters import MetaParameterSet, Weights
 from components.networks.cores import GRU
 from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic, EntropyBonus, ValueRegression
-from components.objectives.base import Sum
+from components.objectives.base import Sum, Unroll
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient, LearnedTargets
 from components.objectives.returns import LambdaReturn
 from components.optimisers import Optimiser
 from components.types import CompositionError, Trajectory
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import make_agent, meta_gradient
+from tests.helpers.trajectories_for_tests import targets_of
 
 SPEC = Catch(4, 3).spec()
 NUM_STEPS, BATCH_SIZE, SIZE = 5, 2, 4
@@ -94,7 +95,7 @@ def loop(objective, outputs, trajectory):
 def test_the_targets_are_those_of_a_loop_backwards_in_time():
     objective = bound(LearnedPolicyGradient(GRU(6), MLP((5,)), SIZE))
     outputs, trajectory = make_data()
-    targets = objective.targets(outputs, trajectory)
+    targets = targets_of(objective, outputs, trajectory)
     policy, prediction = loop(objective, outputs, trajectory)
     np.testing.assert_allclose(targets.policy, policy, atol=1e-5)
     np.testing.assert_allclose(targets.prediction, prediction, atol=1e-5)
@@ -121,7 +122,7 @@ def test_shown_policy_and_predictions_can_stop_the_gradient():
     outputs, trajectory = make_data()
     for stop in (True, False):
         objective = bound(LearnedPolicyGradient(GRU(6), MLP((5,)), SIZE, stop_inputs=stop))
-        slope = jax.grad(lambda outputs, o=objective: o.targets(outputs, trajectory).policy.sum())(
+        slope = jax.grad(lambda outputs, o=objective: targets_of(o, outputs, trajectory).policy.sum())(
             jax.tree.map(jnp.asarray, outputs)
         )
         assert [bool(np.any(slope[head])) for head in sorted(slope)] == [not stop] * 2
@@ -130,9 +131,9 @@ def test_shown_policy_and_predictions_can_stop_the_gradient():
 def test_the_size_of_targets_is_penalised():
     outputs, trajectory = make_data()
     objective = bound(LearnedPolicyGradient(GRU(6), MLP((5,)), SIZE))
-    targets = objective.targets(outputs, trajectory)
+    targets = targets_of(objective, outputs, trajectory)
     penalty = TargetSize({'policy': 0.5, 'prediction': 2.0})(
-        UpdateRule(objective, Optimiser(optax.identity(), 0.1)), outputs, trajectory
+        UpdateRule(objective, Optimiser(optax.identity(), 0.1)), Unroll(outputs, trajectory, None, None), ()
     )
     expected = 0.5 * np.square(targets.policy) + 2 * np.square(targets.prediction).sum(-1)
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)

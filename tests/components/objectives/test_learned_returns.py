@@ -20,6 +20,7 @@ from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar,
 from components.networks.cores import GRU
 from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActionValueRegression, ActorCritic, ValueRegression
+from components.objectives.base import Unroll
 from components.objectives.learned_returns import LearnedReturn
 from components.objectives.returns import LambdaReturn
 from components.optimisers import Optimiser
@@ -213,19 +214,20 @@ def test_consistency_is_that_of_successive_targets():
     rule = UpdateRule(ValueRegression(returns, value_head='value'), Optimiser(optax.identity(), 0.1))
     outputs = {'value': values, 'logits': jnp.zeros((*values.shape, 3))}
     target = np.asarray(returns(values, np.zeros_like(trajectory.reward), trajectory).target)
-    penalty = Consistency(0.3, 0.9)(rule, outputs, trajectory)
+    unroll = Unroll(outputs, trajectory, None, None)
+    penalty = Consistency(0.3, 0.9)(rule, unroll, ())
     np.testing.assert_allclose(penalty, 0.3 * consistency_by_hand(target, trajectory, 0.9), rtol=1e-4, atol=1e-6)
     # A return that is consistent by its own definition pays nothing, but where it starts from a value.
     longest = UpdateRule(ValueRegression(LambdaReturn(0.9, 1.0), value_head='value'), rule.optimiser)
-    np.testing.assert_allclose(Consistency(0.3, 0.9)(longest, outputs, trajectory), 0, atol=1e-9)
+    np.testing.assert_allclose(Consistency(0.3, 0.9)(longest, unroll, ()), 0, atol=1e-9)
 
 
 def slope_of_consistency(stop, target, trajectory):
     def penalty(target):
         objective = ActorCritic(LambdaReturn())
         rule = UpdateRule(objective, Optimiser(optax.identity(), 0.1))
-        object.__setattr__(objective, 'targets', lambda outputs, trajectory: target)
-        return Consistency(1.0, 0.9, stop)(rule, {}, trajectory).sum()
+        object.__setattr__(objective, 'targets', lambda unroll, state: (target, state))
+        return Consistency(1.0, 0.9, stop)(rule, Unroll({}, trajectory, None, None), ()).sum()
 
     return jax.grad(penalty)(jnp.asarray(target))
 

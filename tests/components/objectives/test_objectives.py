@@ -20,6 +20,7 @@ from components.objectives.returns import LambdaReturn, LeakyVTrace
 from components.optimisers import Optimiser
 from components.types import Trajectory
 from components.update_rule import UpdateRule
+from tests.helpers.trajectories_for_tests import targets_of
 
 NUM_STEPS, BATCH_SIZE, NUM_ACTIONS, OBSERVATION_SIZE = 5, 3, 4, 6
 
@@ -78,7 +79,7 @@ def make_network(dtype=np.float32):
 
 def updated_by(rule, network, params, trajectory):
     """Parameters after one compiled update."""
-    return jax.jit(lambda p, t: rule.update(network, p, rule.optimiser.init(p), t)[0])(params, trajectory)
+    return jax.jit(lambda p, t: rule.update(network, rule.init(p), t)[0].params)(params, trajectory)
 
 
 def assert_trees_close(actual, expected, rtol=1e-5, atol=1e-6):
@@ -99,7 +100,7 @@ def log_softmax(x):
 
 def test_actor_critic_loss_per_step():
     objective, trajectory, outputs = ActorCritic(LambdaReturn(), 1.5, 0.25, 0.1), make_trajectory(), make_outputs()
-    targets = objective.targets(outputs, trajectory)
+    targets = targets_of(objective, outputs, trajectory)
     loss, logs = objective.loss(outputs, targets, trajectory)
     log_pi = log_softmax(outputs['logits'])
     for t in range(NUM_STEPS):
@@ -123,16 +124,16 @@ def test_actor_critic_targets_are_its_returns():
             ratio[t, b] = log_softmax(outputs['logits'])[t, b, action]
             ratio[t, b] -= log_softmax(trajectory.behaviour_logits)[t, b, action]
     np.testing.assert_allclose(log_rho(outputs['logits'], trajectory), ratio, rtol=1e-4, atol=1e-5)
-    actual = ActorCritic(returns).targets(outputs, trajectory)
+    actual = targets_of(ActorCritic(returns), outputs, trajectory)
     assert_trees_close(actual, returns(outputs['value'], ratio, trajectory), rtol=1e-4, atol=1e-5)
     regression = ValueRegression(returns)
     expected = returns(outputs['outer_value'], ratio, trajectory).target
-    assert_trees_close(regression.targets(outputs, trajectory), expected, rtol=1e-4, atol=1e-5)
+    assert_trees_close(targets_of(regression, outputs, trajectory), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_value_regression_loss_per_step():
     objective, trajectory, outputs = ValueRegression(LambdaReturn(), 0.3), make_trajectory(), make_outputs()
-    targets = objective.targets(outputs, trajectory)
+    targets = targets_of(objective, outputs, trajectory)
     loss, logs = objective.loss(outputs, targets, trajectory)
     squared_error = (np.asarray(targets) - np.asarray(outputs['outer_value'])[:-1]) ** 2
     np.testing.assert_allclose(loss, 0.3 * squared_error, rtol=1e-5)
@@ -147,8 +148,8 @@ def test_heads_can_be_named():
     renamed = {'pi': outputs['logits'], 'v': outputs['value']}
     expected = ActorCritic(LambdaReturn())
     assert_trees_close(
-        objective.loss(renamed, objective.targets(renamed, trajectory), trajectory),
-        expected.loss(outputs, expected.targets(outputs, trajectory), trajectory),
+        objective.loss(renamed, targets_of(objective, renamed, trajectory), trajectory),
+        expected.loss(outputs, targets_of(expected, outputs, trajectory), trajectory),
     )
 
 
@@ -160,7 +161,7 @@ def test_weight_of_zero_leaves_its_part_out(field, part, sign):
     trajectory, outputs = make_trajectory(), make_outputs()
     objective = ActorCritic(LambdaReturn(), 1.5, 0.25, 0.1)
     without = dataclasses.replace(objective, **{field: 0})
-    targets = objective.targets(outputs, trajectory)
+    targets = targets_of(objective, outputs, trajectory)
     loss, logs = objective.loss(outputs, targets, trajectory)
     rest, same_logs = without.loss(outputs, targets, trajectory)
     np.testing.assert_allclose(loss - rest, sign * getattr(objective, field) * logs[part], rtol=1e-4, atol=1e-5)
@@ -187,11 +188,11 @@ def test_log_rho_is_zero_on_policy():
 def test_sum_adds_losses_and_keeps_logs_apart():
     trajectory, outputs = make_trajectory(), make_outputs()
     assert OBJECTIVE.heads(SPEC) == {'logits': (NUM_ACTIONS,), 'value': (), 'outer_value': ()}
-    targets = OBJECTIVE.targets(outputs, trajectory)
+    targets = targets_of(OBJECTIVE, outputs, trajectory)
     loss, logs = OBJECTIVE.loss(outputs, targets, trajectory)
     expected_loss, expected_logs = 0, {}
     for name, term in OBJECTIVE.terms.items():
-        term_targets = term.targets(outputs, trajectory)
+        term_targets = targets_of(term, outputs, trajectory)
         assert_trees_close(targets[name], term_targets)
         term_loss, term_logs = term.loss(outputs, term_targets, trajectory)
         expected_loss += term_loss
@@ -213,8 +214,8 @@ def test_sum_of_one_term_is_that_term():
     term = ActorCritic(LambdaReturn())
     alone = Sum({'only': term})
     assert_trees_close(
-        alone.loss(outputs, alone.targets(outputs, trajectory), trajectory)[0],
-        term.loss(outputs, term.targets(outputs, trajectory), trajectory)[0],
+        alone.loss(outputs, targets_of(alone, outputs, trajectory), trajectory)[0],
+        term.loss(outputs, targets_of(term, outputs, trajectory), trajectory)[0],
     )
 
 
@@ -268,7 +269,7 @@ def test_targets_and_loss_have_derivatives_in_every_field(path):
     def loss(value):
         objective = entries.bind(OBJECTIVE, {path: value})
         return masked_mean(
-            objective.loss(outputs, objective.targets(outputs, trajectory), trajectory)[0], trajectory.mask
+            objective.loss(outputs, targets_of(objective, outputs, trajectory), trajectory)[0], trajectory.mask
         )
 
     value, step = learnable_paths(OBJECTIVE)[path], 1e-6
@@ -282,11 +283,11 @@ def test_targets_and_loss_have_derivatives_in_every_field(path):
 def test_targets_have_derivatives_in_the_outputs(head):
     trajectory, outputs = make_trajectory(np.float64), make_outputs(np.float64)
     random = np.random.default_rng(3)
-    weights = jax.tree.map(lambda x: random.normal(size=x.shape) * MASK, OBJECTIVE.targets(outputs, trajectory))
+    weights = jax.tree.map(lambda x: random.normal(size=x.shape) * MASK, targets_of(OBJECTIVE, outputs, trajectory))
 
     @jax.jit
     def projection(output):
-        targets = OBJECTIVE.targets({**outputs, head: output}, trajectory)
+        targets = targets_of(OBJECTIVE, {**outputs, head: output}, trajectory)
         return sum(jax.tree.leaves(jax.tree.map(lambda w, x: (w * x).sum(), weights, targets)))
 
     direction, step = random.normal(size=outputs[head].shape), 1e-6
@@ -309,25 +310,24 @@ def test_update_is_the_semi_gradient_step():
         per_step, _ = OBJECTIVE.loss(outputs, targets, trajectory)
         return (per_step * trajectory.mask).sum() / MASK.sum()
 
-    def targets_of(params):
+    def targets_at(params):
         outputs = network.unroll(params, trajectory.observation, trajectory.first, {})
-        return OBJECTIVE.targets(outputs, trajectory)
+        return targets_of(OBJECTIVE, outputs, trajectory)
 
     @jax.jit
     def expected_step(params, state):
-        targets = jax.lax.stop_gradient(targets_of(params))
+        targets = jax.lax.stop_gradient(targets_at(params))
         updates, state = reference.update(jax.grad(loss)(params, targets), state, params)
         return optax.apply_updates(params, updates), state
 
-    step = jax.jit(lambda params, state: RULE.update(network, params, state, trajectory)[:2])
-    state, expected, expected_state = RULE.optimiser.init(params), params, reference.init(params)
-    actual = params
+    step = jax.jit(lambda learning: RULE.update(network, learning, trajectory)[0])
+    learning, expected, expected_state = RULE.init(params), params, reference.init(params)
     for _ in range(3):
-        actual, state = step(actual, state)
+        learning = step(learning)
         expected, expected_state = expected_step(expected, expected_state)
-        assert_trees_close(actual, expected, rtol=1e-4, atol=1e-5)
+        assert_trees_close(learning.params, expected, rtol=1e-4, atol=1e-5)
 
-    residual = jax.jit(jax.grad(lambda params: loss(params, targets_of(params))))(params)
+    residual = jax.jit(jax.grad(lambda params: loss(params, targets_at(params))))(params)
     updates, _ = reference.update(residual, reference.init(params), params)
     assert (
         largest_difference(updated_by(RULE, network, params, trajectory), optax.apply_updates(params, updates)) > 1e-2
@@ -338,8 +338,8 @@ def test_update_reports_masked_means():
     network, params = make_network()
     trajectory = make_trajectory()
     outputs = network.outputs(params, trajectory)
-    _, expected = OBJECTIVE.loss(outputs, OBJECTIVE.targets(outputs, trajectory), trajectory)
-    logs = jax.jit(lambda p: RULE.update(network, p, RULE.optimiser.init(p), trajectory)[2])(params)
+    _, expected = OBJECTIVE.loss(outputs, targets_of(OBJECTIVE, outputs, trajectory), trajectory)
+    logs = jax.jit(lambda p: RULE.update(network, RULE.init(p), trajectory)[1])(params)
     assert set(logs) == {f'loss/{name}' for name in expected}
     for name, per_step in expected.items():
         mean = np.asarray(per_step)[MASK == 1].mean()
@@ -355,7 +355,7 @@ def test_masked_transitions_do_not_move_the_weights(objective):
     network, params = make_network()
     trajectory = make_trajectory()
     rule = UpdateRule(objective, Optimiser(optax.identity(), 0.1))
-    update = jax.jit(lambda trajectory: rule.update(network, params, rule.optimiser.init(params), trajectory)[0])
+    update = jax.jit(lambda trajectory: rule.update(network, rule.init(params), trajectory)[0].params)
     expected = update(trajectory)
     masked = MASK == 0
     # What only the restart at the very start was chosen from. (Observations of later restarts are bootstrapped from.)
@@ -418,7 +418,7 @@ def test_traced_fields_give_the_update_of_constant_ones(stop_bootstrap_values):
         @jax.jit
         def update(meta_params, entries=entries, base=base):
             bound = entries.bind(base, meta_params)
-            return bound.update(network, params, bound.optimiser.init(params), trajectory)[0]
+            return bound.update(network, bound.init(params), trajectory)[0].params
 
         assert_trees_close(update(entries.init(jax.random.key(0), rule, SPEC)), expected)
         moved = entries.init(jax.random.key(0), rule, SPEC)
@@ -438,7 +438,7 @@ def test_traced_zero_costs_give_the_update_of_constant_ones():
         @jax.jit
         def update(meta_params, entries=entries, rule=rule):
             bound = entries.bind(rule, meta_params)
-            return bound.update(network, params, bound.optimiser.init(params), trajectory)[0]
+            return bound.update(network, bound.init(params), trajectory)[0].params
 
         expected = updated_by(rule, network, params, trajectory)
         assert_trees_close(update(entries.init(jax.random.key(0), rule, SPEC)), expected)
@@ -455,10 +455,10 @@ def test_derivative_of_updates_with_respect_to_every_field():
     @jax.jit
     def outcome(meta_params):
         bound = entries.bind(RULE, meta_params)
-        moved, state = params, bound.optimiser.init(params)
+        learning = bound.init(params)
         for _ in range(2):
-            moved, state, _ = bound.update(network, moved, state, trajectory)
-        outputs = network.outputs(moved, trajectory)
+            learning, _ = bound.update(network, learning, trajectory)
+        outputs = network.outputs(learning.params, trajectory)
         return sum(jnp.sin(output).sum() for output in outputs.values())
 
     meta_params = entries.init(jax.random.key(0), RULE, SPEC)
@@ -486,10 +486,10 @@ def test_stopped_bootstrap_values_change_the_meta_gradient_and_not_the_update():
     def meta_gradient(rule, num_steps):
         def outcome(discount):
             bound = entries.bind(rule, {path: discount})
-            moved, state = params, bound.optimiser.init(params)
+            learning = bound.init(params)
             for _ in range(num_steps):
-                moved, state, _ = bound.update(network, moved, state, trajectory)
-            return network.outputs(moved, trajectory)['value'].sum()
+                learning, _ = bound.update(network, learning, trajectory)
+            return network.outputs(learning.params, trajectory)['value'].sum()
 
         return jax.jit(jax.grad(outcome))(0.9)
 
