@@ -34,7 +34,7 @@ class Trajectory(NamedTuple):
       reward: reward of the transition that the action started. `[T, B]`.
       discount: the environment's own: 0 at termination, 1 elsewhere (truncation included). `[T, B]`.
       mask: 0 where the transition is none (an environment restarting after a truncation), else 1. `[T, B]`.
-      behaviour_logits: unnormalised log-probabilities that the action was drawn from. `[T, B, A]`.
+      behaviour_policy: the `ActionDistribution` that the action was drawn from, leaves `[T, B, ...]`.
       core_state: recurrent state before the first observation, leaves `[B, ...]`.
     """
 
@@ -44,7 +44,7 @@ class Trajectory(NamedTuple):
     reward: Array
     discount: Array
     mask: Array
-    behaviour_logits: Array
+    behaviour_policy: Any
     core_state: CoreState
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.analysis.meta_rl.bandit_policies import episode_keys
-from components.acting.actor import select_action
+from components.acting.action_distributions import select_action
 from components.acting.policies import Policy
 from components.axes import tree_where
 from components.environments.base import Environment
@@ -70,8 +70,7 @@ class Recorder:
             state, timestep, core_state = carry
             action_key, step_key = jax.random.split(key)
             outputs, core_state = self._network.step(params, timestep.observation, timestep.first(), core_state)
-            logits = self._policy(outputs, (num_episodes,))
-            action = select_action(logits, action_key, self._greedy)
+            action = select_action(self._policy(outputs, (num_episodes,)), action_key, self._greedy)
             played = ~timestep.last()
             stepped = jax.vmap(self._environment.step)(state, action, jax.random.split(step_key, num_episodes))
             state, timestep = tree_where(played, stepped, (state, timestep))

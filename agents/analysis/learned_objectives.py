@@ -103,7 +103,7 @@ class Inspector:
         component = component_at(rule, self._path)
         if isinstance(component, LearnedPolicyGradient):
             target, slopes = _policy_target(component, unroll)
-            ratio = log_rho(unroll.outputs[component.policy_head], trajectory)
+            ratio = log_rho(component.policy(unroll.outputs, trajectory.first.shape), trajectory)
             inputs = ReturnInputs(critic_values(unroll.outputs), ratio, trajectory)
             known = known_estimates(self.known, inputs).advantage
         else:

@@ -370,6 +370,7 @@ RENAMED_FIELDS = (
     ('/meta_opt_state/memory(?=/|$)', '/meta_opt_state/lifetime_state/opt_state'),
     ('/owed$', '/pending_reward'),
     ('/agents/(params|opt_state)(?=/|$)', r'/agents/learning/\1'),
+    ('/behaviour_logits$', '/behaviour_policy/logits'),
     ('/window/updates/0(?=/)', '/window/updates/learning/params'),
     ('/window/updates/1(?=/)', '/window/updates/learning/opt_state'),
     ('/window/updates/2(?=/)', '/window/updates/trajectory'),

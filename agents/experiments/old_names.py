@@ -74,7 +74,6 @@ MOVED_FIELDS = {
             'num_target_steps',
             'policy_cost',
             'value_cost',
-            'policy_head',
             'value_head',
         )
     },

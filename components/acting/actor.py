@@ -6,6 +6,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 
+from components.acting.action_distributions import ActionDistribution, select_action
 from components.acting.policies import Policy, Softmax
 from components.environments.base import BatchedEnvironment
 from components.networks.network import NetworkFunctions
@@ -38,7 +39,7 @@ class Step(NamedTuple):
       reward: of the transition.
       discount: of the transition.
       mask: 0 where there was no transition.
-      logits: that the action was drawn from.
+      policy: that the action was drawn from.
       ended: whether an episode ended with it.
       episode_return: undiscounted reward of the episode, this step included.
       episode_length: its steps, this one included.
@@ -48,24 +49,10 @@ class Step(NamedTuple):
     reward: Array
     discount: Array
     mask: Array
-    logits: Array
+    policy: ActionDistribution
     ended: Array
     episode_return: Array
     episode_length: Array
-
-
-def select_action(logits: Array, key: Array, greedy: bool = False) -> Array:
-    """Draws from a categorical policy, or takes its mode.
-
-    Args:
-      logits: unnormalised log-probabilities, `[..., A]`.
-      key: of the draw.
-      greedy: takes the most probable action instead.
-
-    Returns:
-      Actions, int32 `[...]`.
-    """
-    return (jnp.argmax(logits, -1) if greedy else jax.random.categorical(key, logits)).astype(jnp.int32)
 
 
 class Actor:
@@ -125,7 +112,7 @@ class Actor:
         last = state.timestep.observation, state.timestep.first()
         observation, first = jax.tree.map(lambda xs, x: jnp.concatenate([xs, x[None]]), before, last)
         trajectory = Trajectory(
-            observation, first, steps.action, steps.reward, steps.discount, steps.mask, steps.logits, core_state
+            observation, first, steps.action, steps.reward, steps.discount, steps.mask, steps.policy, core_state
         )
         episodes = EpisodeTotals(
             num_steps=jnp.sum(steps.mask, dtype=jnp.int32),
@@ -142,8 +129,8 @@ class Actor:
         outputs, core_state = self._network.step(
             jax.lax.stop_gradient(params), before.observation, before.first(), state.core_state
         )
-        logits = self._policy(outputs, before.first().shape)
-        action = select_action(logits, action_key, self._greedy)
+        policy = self._policy(outputs, before.first().shape)
+        action = select_action(policy, action_key, self._greedy)
         environment, after = self._environment.step(state.environment, action, environment_key)
 
         mask = ~before.last()  # What follows the last step of an episode is a restart.
@@ -155,8 +142,8 @@ class Actor:
             action,
             after.reward,
             after.discount,
-            mask.astype(logits.dtype),
-            logits,
+            mask.astype(jnp.result_type(float)),
+            policy,
             ended,
             episode_return,
             episode_length,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from acme import core as acme_core
 
-from components.acting.actor import select_action
+from components.acting.action_distributions import select_action
 from components.acting.policies import Policy, Softmax
 from components.networks.network import NetworkFunctions
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
+from components.acting.action_distributions import ActionDistribution, Categorical, num_actions
 from components.component import UnitInterval, component
 from components.types import Array, Outputs, Trajectory
 
@@ -23,14 +24,20 @@ class Policy(Protocol):
         """
         ...
 
-    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
-        """Unnormalised log-probabilities, `[*leading, A]`.
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> ActionDistribution:
+        """Distribution of actions, with these leading axes.
 
         Args:
           outputs: of the network, with these leading axes.
           leading: `(B,)` for a step, `(T+1, B)` for a sequence.
         """
         ...
+
+
+class CategoricalPolicy(Policy, Protocol):
+    """A policy of one discrete action."""
+
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Categorical: ...
 
 
 @component
@@ -46,8 +53,8 @@ class Softmax:
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {self.head: (num_actions(spec),)}
 
-    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
-        return outputs[self.head]
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Categorical:
+        return Categorical(outputs[self.head])
 
 
 @component
@@ -63,9 +70,9 @@ class Greedy:
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {self.head: (num_actions(spec),)}
 
-    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Categorical:
         values = outputs[self.head]
-        return _log(jax.nn.one_hot(jnp.argmax(values, -1), values.shape[-1], dtype=values.dtype))
+        return Categorical(_log(jax.nn.one_hot(jnp.argmax(values, -1), values.shape[-1], dtype=values.dtype)))
 
 
 @component
@@ -80,15 +87,15 @@ class EpsilonMixture:
       ValueError: if `epsilon` is out of range.
     """
 
-    policy: Policy = Greedy()
+    policy: CategoricalPolicy = Greedy()
     epsilon: UnitInterval = 0.05
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return self.policy.heads(spec)
 
-    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
-        probabilities = jax.nn.softmax(self.policy(outputs, leading))
-        return _log((1 - self.epsilon) * probabilities + self.epsilon / probabilities.shape[-1])
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Categorical:
+        probabilities = self.policy(outputs, leading).probabilities()
+        return Categorical(_log((1 - self.epsilon) * probabilities + self.epsilon / probabilities.shape[-1]))
 
 
 @component
@@ -115,40 +122,22 @@ class FixedPolicy:
             )
         return {}
 
-    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Array:
+    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Categorical:
         logits = _log(jnp.asarray(self.probabilities, jnp.result_type(float)))
-        return jnp.broadcast_to(logits, (*leading, logits.shape[0]))
+        return Categorical(jnp.broadcast_to(logits, (*leading, logits.shape[0])))
 
 
-def num_actions(spec: specs.EnvironmentSpec) -> int:
-    """Number of actions of an environment with one discrete action.
-
-    Raises:
-      ValueError: if the environment has other actions.
-    """
-    if not isinstance(spec.actions, specs.DiscreteArray):
-        raise ValueError(f'agents take one discrete action, but the environment has {spec.actions}')
-    return int(spec.actions.num_values)
-
-
-def log_rho(logits: Array, trajectory: Trajectory) -> Array:
+def log_rho(policy: ActionDistribution, trajectory: Trajectory) -> Array:
     """Log importance ratio of the actions taken: present policy over the one that acted.
 
     Args:
-      logits: of the present policy at the observations, `[T+1, B, A]`.
-      trajectory: the actions and the logits they were drawn from.
+      policy: the present one at the observations, `[T+1, B, ...]`.
+      trajectory: the actions and the distributions that they were drawn from.
 
     Returns:
       `[T, B]`.
     """
-    return batched_index(
-        jax.nn.log_softmax(logits[:-1]) - jax.nn.log_softmax(trajectory.behaviour_logits), trajectory.action
-    )
-
-
-def batched_index(x: Array, actions: Array) -> Array:
-    """Entries of the actions, `[T, B]` out of `[T, B, A]`."""
-    return jnp.take_along_axis(x, actions[..., None], -1)[..., 0]
+    return policy[:-1].log_prob(trajectory.action) - trajectory.behaviour_policy.log_prob(trajectory.action)
 
 
 def _log(probabilities: Array) -> Array:

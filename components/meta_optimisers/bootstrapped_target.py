@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.acting.policies import num_actions
+from components.acting.action_distributions import ActionDistribution
+from components.acting.policies import Policy, Softmax
 from components.component import NonNegative, PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, scan_updates
-from components.meta_optimisers import outer_update
 from components.meta_optimisers.outer_loss import UnrollResult
 from components.metrics import mean_over_axis, with_logs
+from components.networks.network import NetworkFunctions
 from components.objectives.base import Objective, masked_mean, merge_heads, weighted_or_zero
 from components.optimisers import Optimiser, check_descends
 from components.replay import Replay
@@ -22,7 +23,6 @@ from components.types import (
     Metrics,
     ObjectiveState,
     OptState,
-    Outputs,
     Params,
     Trajectory,
 )
@@ -51,7 +51,7 @@ class BootstrappedTarget:
       num_target_steps: `L`.
       policy_cost: weight of the divergence between policies, in nats.
       value_cost: weight of the squared difference between values.
-      policy_head: output that holds the policy's logits, `[A]`.
+      policy: what is compared.
       value_head: output that holds the values, scalar.
 
     Raises:
@@ -67,7 +67,7 @@ class BootstrappedTarget:
     num_target_steps: PositiveInt = 1
     policy_cost: NonNegative = 1.0
     value_cost: NonNegative = 0.0
-    policy_head: str = 'logits'
+    policy: Policy = Softmax()
     value_head: str = 'value'
 
     def __post_init__(self):
@@ -85,7 +85,7 @@ class BootstrappedTarget:
         return False
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
-        matched = {self.policy_head: (num_actions(spec),)} | ({self.value_head: ()} if self.value_cost else {})
+        matched = {**self.policy.heads(spec)} | ({self.value_head: ()} if self.value_cost else {})
         return merge_heads({'the matching': matched, 'the objective': self.objective.heads(spec)})
 
     def check(self, params: Params) -> None:
@@ -123,11 +123,11 @@ class BootstrappedTarget:
         rule = UpdateRule(self.objective, self.target_optimiser)
         target, logs = rule.update(inner_loop.network, LearningState(agent.params, *state), agent.trajectory)
         if targets is None:
-            targets = self._predictions(inner_loop.network.outputs(target.params, student.trajectory))
+            targets = self._predictions(inner_loop.network, target.params, student.trajectory)
         targets = jax.lax.stop_gradient(targets)
-        outputs = self._predictions(inner_loop.network.outputs(student.params, student.trajectory))
+        outputs = self._predictions(inner_loop.network, student.params, student.trajectory)
         mask = student.trajectory.mask
-        policy = masked_mean(outer_update.kl_divergence(targets.logits, outputs.logits), mask)
+        policy = masked_mean(targets.policy.kl_divergence(outputs.policy), mask)
         value = masked_mean(jnp.square(targets.value - outputs.value), mask)
         loss = weighted_or_zero(self.policy_cost, policy) + weighted_or_zero(self.value_cost, value)
         logs = {name.replace('loss/', 'target_loss/', 1): x for name, x in logs.items()}
@@ -136,10 +136,11 @@ class BootstrappedTarget:
         state = jax.lax.stop_gradient(_TargetState(target.opt_state, target.objective_state))
         return loss, UnrollResult(agent, metrics, targets, Replay(acted), state)
 
-    def _predictions(self, outputs: Outputs) -> '_Target':
-        logits = outputs[self.policy_head][:-1]
-        value = outputs[self.value_head][:-1] if self.value_cost else jnp.zeros(logits.shape[:-1])
-        return _Target(logits, value)
+    def _predictions(self, network: NetworkFunctions, params: Params, trajectory: Trajectory) -> '_Target':
+        outputs = network.outputs(params, trajectory)
+        policy = self.policy(outputs, trajectory.first.shape)[:-1]
+        value = outputs[self.value_head][:-1] if self.value_cost else jnp.zeros(trajectory.reward.shape)
+        return _Target(policy, value)
 
 
 class _TargetState(NamedTuple):
@@ -150,7 +151,7 @@ class _TargetState(NamedTuple):
 
 
 class _Target(NamedTuple):
-    """Predictions that are compared: logits `[T, B, A]`, and values `[T, B]`, zeros where they are not."""
+    """Predictions that are compared: policies `[T, B, ...]`, and values `[T, B]`, zeros where they are not."""
 
-    logits: Array
+    policy: ActionDistribution
     value: Array

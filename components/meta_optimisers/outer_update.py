@@ -122,17 +122,8 @@ def policy_kl(inner_loop: InnerLoop, params: Params, trajectory: Trajectory) -> 
     trajectory = jax.tree.map(lambda x: x[:, :MAX_KL_ENVS], trajectory._replace(core_state=()))
     trajectory = trajectory._replace(core_state=core_state)
     outputs = inner_loop.network.outputs(params, trajectory)
-    logits = inner_loop.policy(outputs, trajectory.first.shape)[:-1]
-    return jax.lax.stop_gradient(masked_mean(kl_divergence(trajectory.behaviour_logits, logits), trajectory.mask))
-
-
-def kl_divergence(logits: Array, other_logits: Array) -> Array:
-    """KL divergence, in nats, of categorical distributions; both `[..., A]` unnormalised."""
-    log_p = jax.nn.log_softmax(logits)
-    log_ratio = log_p - jax.nn.log_softmax(other_logits)
-    # The sum of p expm1(-log_ratio) is 0. With it every entry is small where the distributions are close, rather than
-    # their sum alone, so that less is lost to rounding, in derivatives too.
-    return jnp.sum(jnp.exp(log_p) * (log_ratio + jnp.expm1(-log_ratio)), -1)
+    divergence = trajectory.behaviour_policy.kl_divergence(inner_loop.policy(outputs, trajectory.first.shape)[:-1])
+    return jax.lax.stop_gradient(masked_mean(divergence, trajectory.mask))
 
 
 def _describe(path: str, gradients: Any, gradient: Any, previous: Any) -> Logs:

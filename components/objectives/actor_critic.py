@@ -1,10 +1,10 @@
 """Advantage actor-critic, and the regression of values of states or of actions on a return."""
 
-import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.acting.policies import Greedy, Policy, Softmax, batched_index, log_rho, num_actions
+from components.acting.action_distributions import Categorical, num_actions, of_action
+from components.acting.policies import CategoricalPolicy, Greedy, Policy, Softmax, log_rho
 from components.component import NonNegative, PositiveInt, component
 from components.objectives.base import Stateless, Unroll, weighted_or_zero
 from components.objectives.returns import ReturnEstimate, ReturnEstimator
@@ -24,7 +24,7 @@ class ActorCritic(Stateless):
       policy_cost: weight of the policy gradient.
       value_cost: weight of the squared error.
       entropy_cost: weight of the entropy, in nats.
-      policy_head: output that holds the policy's logits, `[A]`.
+      policy: what is improved.
       value_head: output that holds the values, scalar.
 
     Source: Mnih et al. (2016), section 4; without the half that some put before the squared error.
@@ -34,22 +34,22 @@ class ActorCritic(Stateless):
     policy_cost: NonNegative = 1.0
     value_cost: NonNegative = 0.5
     entropy_cost: NonNegative = 0.01
-    policy_head: str = 'logits'
+    policy: Policy = Softmax()
     value_head: str = 'value'
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
-        return {self.policy_head: (num_actions(spec),), self.value_head: ()}
+        return {**self.policy.heads(spec), self.value_head: ()}
 
     def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[ReturnEstimate, tuple[()]]:
         outputs, trajectory = unroll.outputs, unroll.trajectory
-        ratio = log_rho(outputs[self.policy_head], trajectory)
+        ratio = log_rho(self.policy(outputs, trajectory.first.shape), trajectory)
         return self.returns(outputs[self.value_head], ratio, trajectory), state
 
     def loss(self, outputs: Outputs, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
-        log_pi = jax.nn.log_softmax(outputs[self.policy_head][:-1])
-        policy = -batched_index(log_pi, trajectory.action) * targets.advantage
+        pi = self.policy(outputs, trajectory.first.shape)[:-1]
+        policy = -pi.log_prob(trajectory.action) * targets.advantage
         value = jnp.square(targets.target - outputs[self.value_head][:-1])
-        entropy = -jnp.sum(jnp.exp(log_pi) * log_pi, -1)
+        entropy = pi.entropy()
         loss = (
             weighted_or_zero(self.policy_cost, policy)
             + weighted_or_zero(self.value_cost, value)
@@ -108,7 +108,7 @@ class ActionValueRegression(Stateless):
     returns: ReturnEstimator
     cost: NonNegative = 0.5
     head: str = 'action_value'
-    policy: Policy = Greedy()
+    policy: CategoricalPolicy = Greedy()
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {**self.policy.heads(spec), self.head: (num_actions(spec),)}
@@ -116,12 +116,12 @@ class ActionValueRegression(Stateless):
     def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[Array, tuple[()]]:
         outputs, trajectory = unroll.outputs, unroll.trajectory
         action_values = outputs[self.head]
-        logits = self.policy(outputs, action_values.shape[:-1])
-        values = jnp.sum(jax.nn.softmax(logits) * action_values, -1)
-        return self.returns(values, log_rho(logits, trajectory), trajectory).target, state
+        policy = self.policy(outputs, action_values.shape[:-1])
+        values = jnp.sum(policy.probabilities() * action_values, -1)
+        return self.returns(values, log_rho(policy, trajectory), trajectory).target, state
 
     def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
-        value = jnp.square(targets - batched_index(outputs[self.head][:-1], trajectory.action))
+        value = jnp.square(targets - of_action(outputs[self.head][:-1], trajectory.action))
         return weighted_or_zero(self.cost, value), {'value': value}
 
 
@@ -146,6 +146,5 @@ class EntropyBonus(Stateless):
         return (), state
 
     def loss(self, outputs: Outputs, targets: tuple[()], trajectory: Trajectory) -> tuple[Array, Logs]:
-        log_p = jax.nn.log_softmax(outputs[self.head][:-1])
-        entropy = -jnp.sum(jnp.exp(log_p) * log_p, -1)
+        entropy = Categorical(outputs[self.head][:-1]).entropy()
         return -weighted_or_zero(self.cost, entropy), {'entropy': entropy}

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.acting.policies import batched_index, num_actions
+from components.acting.action_distributions import Categorical
+from components.acting.policies import Policy, Softmax
 from components.component import NonNegative, PositiveInt, component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import MLP, Torso
@@ -52,7 +53,7 @@ class LearnedPolicyGradient(Stateless):
       prediction_cost: weight of the divergence.
       stop_inputs: whether policy and predictions that are shown stop the gradient: the meta-gradient over more than one
         inner step then leaves out how earlier updates move later targets through them.
-      policy_head: output that holds the policy's logits, `[A]`.
+      policy: what is moved.
       prediction_head: output that holds the predictions' logits, `[M]`.
       weights: of the network, once they are bound.
 
@@ -68,13 +69,13 @@ class LearnedPolicyGradient(Stateless):
     prediction_size: PositiveInt = 8
     prediction_cost: NonNegative = 0.5
     stop_inputs: bool = False
-    policy_head: str = 'logits'
+    policy: Policy = Softmax()
     prediction_head: str = 'prediction'
     weights: Any = None
     is_on_policy: ClassVar[bool] = True
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
-        return {self.policy_head: (num_actions(spec),), self.prediction_head: (self.prediction_size,)}
+        return {**self.policy.heads(spec), self.prediction_head: (self.prediction_size,)}
 
     def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
         del spec
@@ -84,8 +85,8 @@ class LearnedPolicyGradient(Stateless):
 
     def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[LearnedTargets, tuple[()]]:
         outputs, trajectory = unroll.outputs, unroll.trajectory
-        logits, predictions = outputs[self.policy_head][:-1], jax.nn.softmax(outputs[self.prediction_head])
-        probability = jnp.exp(batched_index(jax.nn.log_softmax(logits), trajectory.action))
+        predictions = jax.nn.softmax(outputs[self.prediction_head])
+        probability = jnp.exp(self.policy(outputs, trajectory.first.shape)[:-1].log_prob(trajectory.action))
         if self.stop_inputs:
             probability, predictions = jax.lax.stop_gradient((probability, predictions))
         policy, log_prediction = self._network().apply(
@@ -94,13 +95,13 @@ class LearnedPolicyGradient(Stateless):
         return LearnedTargets(policy, jnp.exp(log_prediction), log_prediction), state
 
     def loss(self, outputs: Outputs, targets: LearnedTargets, trajectory: Trajectory) -> tuple[Array, Logs]:
-        log_pi = jax.nn.log_softmax(outputs[self.policy_head][:-1])
-        policy = -batched_index(log_pi, trajectory.action) * targets.policy
+        pi = self.policy(outputs, trajectory.first.shape)[:-1]
+        policy = -pi.log_prob(trajectory.action) * targets.policy
         log_y = jax.nn.log_softmax(outputs[self.prediction_head][:-1])
         prediction = jnp.sum(jnp.exp(log_y) * (log_y - targets.log_prediction), -1)
         entropies = {
-            'entropy': -jnp.sum(jnp.exp(log_pi) * log_pi, -1),
-            'prediction_entropy': -jnp.sum(jnp.exp(log_y) * log_y, -1),
+            'entropy': pi.entropy(),
+            'prediction_entropy': Categorical(outputs[self.prediction_head][:-1]).entropy(),
         }
         loss = policy + weighted_or_zero(self.prediction_cost, prediction)
         return loss, {'policy': policy, 'prediction': prediction, **entropies}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from acme import specs
 
-from components.acting.policies import batched_index, num_actions
+from components.acting.action_distributions import num_actions
 from components.component import NonNegative, UnitInterval, component
 from components.networks.torsos import Torso
 from components.objectives.base import weighted_or_zero
@@ -53,8 +53,9 @@ class IntrinsicReward:
         return self._network(num_actions(spec)).init(key, example_observation(spec))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
-        of_all = self._network(trajectory.behaviour_logits.shape[-1]).apply(self.weights, _acted_on(trajectory))
-        intrinsic = weighted_or_zero(self.scale, trajectory.mask * batched_index(of_all, trajectory.action))
+        actions = trajectory.behaviour_policy.features(trajectory.action)
+        of_all = self._network(actions.shape[-1]).apply(self.weights, _acted_on(trajectory))
+        intrinsic = weighted_or_zero(self.scale, trajectory.mask * jnp.sum(actions * of_all, -1))
         return self.returns(values, log_rho, trajectory._replace(reward=trajectory.reward + intrinsic))
 
     def _network(self, size: int) -> Any:
@@ -146,7 +147,7 @@ class RewardWeightedReturn:
         return self._network().init(key, example_observation(spec), jnp.zeros((1, 1, num_actions(spec))))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
-        actions = jax.nn.one_hot(trajectory.action, trajectory.behaviour_logits.shape[-1], dtype=values.dtype)
+        actions = trajectory.behaviour_policy.features(trajectory.action)
         reward_weights = self._network().apply(self.weights, _acted_on(trajectory), actions)
 
         def weighted(row: Array) -> ReturnEstimate:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from components.acting.action_distributions import Categorical
 from components.environments.catch import Catch
 from components.objectives.base import Unroll
 from components.types import Trajectory
@@ -27,7 +28,7 @@ def make_data(seed=0):
         reward=(3 * random.normal(size=shape) * MASK).astype(np.float32),
         discount=DISCOUNT,
         mask=MASK,
-        behaviour_logits=np.zeros((*shape, 3), np.float32),
+        behaviour_policy=Categorical(np.zeros((*shape, 3), np.float32)),
         core_state={},
     )
     return values, log_rho, trajectory

@@ -13,6 +13,7 @@ from agents.analysis import learned_objectives, reference_returns
 from agents.analysis.learned_objectives import Inspector
 from agents.analysis.reference_returns import NStepReturn, ReturnInputs, known_returns
 from agents.learner import Learner
+from components.acting.action_distributions import Categorical
 from components.acting.behaviours import Behaviour
 from components.acting.policies import log_rho
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar, Weights
@@ -48,7 +49,7 @@ def make_inputs():
         reward=(random.normal(size=shape) * MASK).astype(np.float32),
         discount=DISCOUNT,
         mask=MASK,
-        behaviour_logits=np.zeros((*shape, 3), np.float32),
+        behaviour_policy=Categorical(np.zeros((*shape, 3), np.float32)),
         core_state={},
     )
     values = random.normal(size=(NUM_STEPS + 1, BATCH_SIZE)).astype(np.float32)
@@ -258,7 +259,7 @@ def test_a_return_is_called_with_the_values_that_its_objective_gives_it():
     rule = UpdateRule(objective, Optimiser(optax.identity(), 0.1))
     inputs = learned_objectives.return_inputs(rule, path, Unroll(outputs, trajectory, None, None), {'a': (), 'b': ()})
     np.testing.assert_array_equal(inputs.values, 2 * values)
-    np.testing.assert_allclose(inputs.log_rho, log_rho(outputs['logits'], trajectory), atol=1e-6)
+    np.testing.assert_allclose(inputs.log_rho, log_rho(Categorical(outputs['logits']), trajectory), atol=1e-6)
     assert inputs.trajectory is trajectory
 
 
@@ -271,7 +272,7 @@ def test_trajectories_go_on_from_where_the_agent_stands_and_are_not_all_at_one_s
     height = np.argmax(found.observation[..., :-1, :].any(-1), -1)  # Of the ball, above the paddle's row.
     assert len(np.unique(height[0])) > 1
     logits = learner.network.outputs(state.params, found)['logits']
-    np.testing.assert_allclose(log_rho(logits, found), 0, atol=1e-6)
+    np.testing.assert_allclose(log_rho(Categorical(logits), found), 0, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, found, sample(jax.random.key(0)))
 
 
@@ -286,7 +287,7 @@ def test_the_weights_that_act_while_the_agent_learns_act_here_too(learner):
         inner_loop, state._replace(behaviour=acting), jax.random.key(0), 2, 8
     )
     assert not np.any(found.action)
-    assert np.any(log_rho(learner.network.outputs(state.params, found)['logits'], found))
+    assert np.any(log_rho(Categorical(learner.network.outputs(state.params, found)['logits']), found))
 
 
 def test_a_policy_target_is_compared_with_advantages():

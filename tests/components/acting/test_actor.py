@@ -12,7 +12,8 @@ import pytest
 from acme import specs
 from acme.utils import loggers
 
-from components.acting.actor import Actor, select_action
+from components.acting.action_distributions import Categorical, select_action
+from components.acting.actor import Actor
 from components.acting.host_actor import HostActor
 from components.acting.policies import Softmax
 from components.environments.base import make_timestep
@@ -189,7 +190,7 @@ def test_unroll_equals_a_plain_loop(core):
         np.testing.assert_array_equal(trajectory.discount, records['discount'])
         assert_close(trajectory.observation, records['observation'])
         assert_close(trajectory.reward, records['reward'])
-        assert_close(trajectory.behaviour_logits, records['logits'])
+        assert_close(trajectory.behaviour_policy.logits, records['logits'])
         assert_close(trajectory.core_state, core_state)
         assert_close(state.core_state, looped.core_state)
         assert_close(state.timestep, looped.timestep)
@@ -214,13 +215,13 @@ def test_running_the_network_again_reproduces_the_logits(core, shared):
     for _, trajectory, _ in unrolls(Actor(Batch(MIXED, 4), network), params, [7] * 4):
         logits = outputs(params, trajectory)['logits']
         assert logits.shape == (8, 4, NUM_ACTIONS)
-        assert_close(logits[:-1], trajectory.behaviour_logits, rtol=1e-4, atol=1e-5)
-        log_ratios = jax.nn.log_softmax(logits[:-1]) - jax.nn.log_softmax(trajectory.behaviour_logits)
+        assert_close(logits[:-1], trajectory.behaviour_policy.logits, rtol=1e-4, atol=1e-5)
+        log_ratios = jax.nn.log_softmax(logits[:-1]) - jax.nn.log_softmax(trajectory.behaviour_policy.logits)
         assert_close(jnp.exp(log_ratios), jnp.ones_like(log_ratios), rtol=1e-4)
         restarts += int(np.sum(trajectory.first[1:-1]))
         never_reset = trajectory._replace(first=jnp.zeros_like(trajectory.first))
         without = outputs(params, never_reset)['logits'][:-1]
-        changed += float(np.abs(without - trajectory.behaviour_logits).max()) > 1e-2
+        changed += float(np.abs(without - trajectory.behaviour_policy.logits).max()) > 1e-2
     assert restarts > 10
     assert changed == 4
 
@@ -299,7 +300,7 @@ def test_totals_are_scalars_of_their_types():
 def test_greedy_takes_the_mode():
     logits = jnp.array([[0.0, 0.1, -1.0], [3.0, -2.0, 2.9], [-5.0, -4.0, -3.0]])
     for seed in range(5):
-        action = select_action(logits, jax.random.key(seed), greedy=True)
+        action = select_action(Categorical(logits), jax.random.key(seed), greedy=True)
         assert action.dtype == jnp.int32
         assert action.tolist() == [1, 0, 2]
 
@@ -307,13 +308,13 @@ def test_greedy_takes_the_mode():
 def test_a_greedy_actor_takes_the_mode():
     network = make_network(LSTM(4))
     ((_, trajectory, _),) = unrolls(Actor(Batch(MIXED, 4), network, greedy=True), make_params(network), [20])
-    np.testing.assert_array_equal(trajectory.action, np.argmax(trajectory.behaviour_logits, -1))
+    np.testing.assert_array_equal(trajectory.action, np.argmax(trajectory.behaviour_policy.logits, -1))
     assert len(np.unique(trajectory.action)) > 1
 
 
 def test_actions_are_drawn_from_the_softmax():
     logits = jnp.array([[1.0, 0.0, -1.0], [-0.5, 2.0, -0.5]])
-    actions = select_action(jnp.broadcast_to(logits, (5000, 2, 3)), jax.random.key(0))
+    actions = select_action(Categorical(jnp.broadcast_to(logits, (5000, 2, 3))), jax.random.key(0))
     assert actions.shape == (5000, 2)
     assert actions.dtype == jnp.int32
     for i in range(2):
@@ -325,7 +326,7 @@ def test_an_actor_draws_every_action_afresh():
     logits = jnp.array([1.0, 0.0, -1.0])
     actor = Actor(Batch(MIXED, 50), constant_network(), policy=Softmax('policy'))
     ((_, one, _), (_, two, _)) = unrolls(actor, logits, [40, 40])
-    assert_close(one.behaviour_logits, jnp.broadcast_to(logits, (40, 50, 3)))
+    assert_close(one.behaviour_policy.logits, jnp.broadcast_to(logits, (40, 50, 3)))
     actions = np.concatenate([one.action, two.action])
     probabilities = np.asarray(jax.nn.softmax(logits))
     assert chi_square(np.bincount(actions.ravel(), minlength=3), probabilities) < 14

@@ -8,6 +8,7 @@ import pytest
 from acme import specs
 
 from agents.learner import Learner
+from components.acting.action_distributions import Categorical
 from components.acting.behaviours import Behaviour
 from components.acting.policies import EpsilonMixture, FixedPolicy, Greedy, Softmax, log_rho
 from components.meta_optimisers.base import Fixed
@@ -39,7 +40,7 @@ OUTPUTS = {
 )
 def test_probabilities(policy, expected, heads):
     assert policy.heads(SPEC) == heads
-    logits = policy(OUTPUTS, (2,))
+    logits = policy(OUTPUTS, (2,)).logits
     assert np.isfinite(logits).all()
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-6)
     actions = jax.random.categorical(jax.random.key(0), logits, shape=(1_000, 2))
@@ -77,7 +78,7 @@ def test_a_value_based_agent_acts_greedily_with_epsilon():
     outputs = learner.network.outputs(state.params, state.trajectory)
     assert outputs.keys() == {'action_value'}
     expected = agent.policy(outputs, outputs['action_value'].shape[:-1])[:-1]
-    np.testing.assert_allclose(state.trajectory.behaviour_logits, expected, atol=1e-5)
+    np.testing.assert_allclose(state.trajectory.behaviour_policy.logits, expected.logits, atol=1e-5)
 
 
 def test_an_agent_whose_policy_nobody_trains_is_refused():
@@ -119,9 +120,9 @@ def test_a_learner_acts_with_older_weights_and_learns_with_new_ones(num_updates_
         params.append(state.params)
         acted = 0 if num_updates_behind is None else max(update - num_updates_behind, 0)
         logits = learner.network.outputs(params[acted], state.trajectory)['logits'][:-1]
-        np.testing.assert_allclose(state.trajectory.behaviour_logits, logits, atol=1e-6)
+        np.testing.assert_allclose(state.trajectory.behaviour_policy.logits, logits, atol=1e-6)
         newest = learner.network.outputs(state.params, state.trajectory)['logits']
-        assert np.abs(log_rho(newest, state.trajectory)).max() > 1e-4
+        assert np.abs(log_rho(Categorical(newest), state.trajectory)).max() > 1e-4
 
 
 def test_a_fixed_behaviour_acts_whatever_is_learned():
@@ -130,7 +131,7 @@ def test_a_fixed_behaviour_acts_whatever_is_learned():
     trajectory = learner.state.agents.trajectory
     assert set(np.unique(trajectory.action)) == {1, 2}
     np.testing.assert_allclose(
-        jax.nn.softmax(trajectory.behaviour_logits[..., 0, :]).mean((0, 1, 2)), [0, 0.25, 0.75], atol=1e-6
+        jax.nn.softmax(trajectory.behaviour_policy.logits[..., 0, :]).mean((0, 1, 2)), [0, 0.25, 0.75], atol=1e-6
     )
 
 

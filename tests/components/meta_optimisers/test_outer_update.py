@@ -81,7 +81,7 @@ def test_policy_kl_is_that_of_the_acting_policy_from_the_new_one(network):
     assert abs(kl(agent.params)) < 1e-6
     moved = jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), agent.params)
     logits = learner.network.outputs(moved, agent.trajectory)['logits'][:-1, : outer_update.MAX_KL_ENVS]
-    p = np.asarray(jax.nn.softmax(agent.trajectory.behaviour_logits[:, : outer_update.MAX_KL_ENVS]), float)
+    p = np.asarray(jax.nn.softmax(agent.trajectory.behaviour_policy.logits[:, : outer_update.MAX_KL_ENVS]), float)
     expected = (p * np.log(p / np.asarray(jax.nn.softmax(logits), float))).sum(-1).mean()
     assert float(kl(moved)) == pytest.approx(expected, rel=1e-3)
     assert expected > 1e-4

@@ -32,7 +32,7 @@ def test_the_training_trajectory_is_judged_with_importance_weights():
         def log_prob(logits):
             return jnp.take_along_axis(jax.nn.log_softmax(logits), trajectory.action[..., None], -1)[..., 0]
 
-        ratio = jnp.exp(log_prob(outputs['logits'][:-1]) - log_prob(trajectory.behaviour_logits))
+        ratio = jnp.exp(log_prob(outputs['logits'][:-1]) - log_prob(trajectory.behaviour_policy.logits))
         weights = jax.lax.stop_gradient(ratio)
         value = weights * jnp.square(targets.target - outputs['value'][:-1])
         return (-ratio * targets.advantage + objective.value_cost * value).mean()

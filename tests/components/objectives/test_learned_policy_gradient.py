@@ -11,6 +11,7 @@ import pytest
 
 from agents.analysis.finite_differences import compare_with_finite_differences
 from agents.learner import Learner
+from components.acting.action_distributions import Categorical
 from components.environments.catch import Catch
 from components.meta_optimisers.regularisers import TargetSize
 from components.meta_parameters.meta_parameters import MetaParameterSet, Weights
@@ -45,7 +46,7 @@ def make_data():
         reward=(random.normal(size=(NUM_STEPS, BATCH_SIZE)) * MASK).astype(np.float32),
         discount=DISCOUNT,
         mask=MASK,
-        behaviour_logits=np.zeros((NUM_STEPS, BATCH_SIZE, 3), np.float32),
+        behaviour_policy=Categorical(np.zeros((NUM_STEPS, BATCH_SIZE, 3), np.float32)),
         core_state={},
     )
     return outputs, trajectory

@@ -9,7 +9,8 @@ import optax
 import pytest
 from acme import specs
 
-from components.acting.policies import log_rho
+from components.acting.action_distributions import Categorical
+from components.acting.policies import Softmax, log_rho
 from components.component_tree import learnable_paths
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
 from components.networks.network import Network
@@ -55,7 +56,7 @@ def make_trajectory(dtype=np.float32):
         reward=jnp.asarray(random.normal(size=shape) * mask, dtype),
         discount=jnp.asarray(mask * (1 - TERMINATED), dtype),
         mask=jnp.asarray(mask),
-        behaviour_logits=jnp.asarray(random.normal(size=(*shape, NUM_ACTIONS)), dtype),
+        behaviour_policy=Categorical(jnp.asarray(random.normal(size=(*shape, NUM_ACTIONS)), dtype)),
         core_state={},
     )
 
@@ -122,8 +123,8 @@ def test_actor_critic_targets_are_its_returns():
         for b in range(BATCH_SIZE):
             action = trajectory.action[t, b]
             ratio[t, b] = log_softmax(outputs['logits'])[t, b, action]
-            ratio[t, b] -= log_softmax(trajectory.behaviour_logits)[t, b, action]
-    np.testing.assert_allclose(log_rho(outputs['logits'], trajectory), ratio, rtol=1e-4, atol=1e-5)
+            ratio[t, b] -= log_softmax(trajectory.behaviour_policy.logits)[t, b, action]
+    np.testing.assert_allclose(log_rho(Categorical(outputs['logits']), trajectory), ratio, rtol=1e-4, atol=1e-5)
     actual = targets_of(ActorCritic(returns), outputs, trajectory)
     assert_trees_close(actual, returns(outputs['value'], ratio, trajectory), rtol=1e-4, atol=1e-5)
     regression = ValueRegression(returns)
@@ -142,7 +143,7 @@ def test_value_regression_loss_per_step():
 
 def test_heads_can_be_named():
     trajectory, outputs = make_trajectory(), make_outputs()
-    objective = ActorCritic(LambdaReturn(), policy_head='pi', value_head='v')
+    objective = ActorCritic(LambdaReturn(), policy=Softmax('pi'), value_head='v')
     assert objective.heads(SPEC) == {'pi': (NUM_ACTIONS,), 'v': ()}
     assert ActorCritic(LambdaReturn()).heads(SPEC) == {'logits': (NUM_ACTIONS,), 'value': ()}
     renamed = {'pi': outputs['logits'], 'v': outputs['value']}
@@ -180,9 +181,11 @@ def test_weigh_leaves_out_what_a_constant_zero_weighs():
 def test_log_rho_is_zero_on_policy():
     trajectory, outputs = make_trajectory(), make_outputs()
     # Logits are unnormalised: a constant added to all of them changes nothing.
-    on_policy = trajectory._replace(behaviour_logits=outputs['logits'][:-1] + 3)
-    np.testing.assert_allclose(log_rho(outputs['logits'], on_policy), np.zeros((NUM_STEPS, BATCH_SIZE)), atol=1e-6)
-    assert np.abs(log_rho(outputs['logits'], trajectory)).min() > 1e-3
+    on_policy = trajectory._replace(behaviour_policy=Categorical(outputs['logits'][:-1] + 3))
+    np.testing.assert_allclose(
+        log_rho(Categorical(outputs['logits']), on_policy), np.zeros((NUM_STEPS, BATCH_SIZE)), atol=1e-6
+    )
+    assert np.abs(log_rho(Categorical(outputs['logits']), trajectory)).min() > 1e-3
 
 
 def test_sum_adds_losses_and_keeps_logs_apart():
@@ -364,7 +367,7 @@ def test_masked_transitions_do_not_move_the_weights(objective):
         'reward': trajectory.reward + 5 * masked,
         'discount': trajectory.discount + 0.5 * masked,
         'action': (trajectory.action + masked) % NUM_ACTIONS,
-        'behaviour_logits': trajectory.behaviour_logits.at[..., 0].add(2.0 * masked),
+        'behaviour_policy': Categorical(trajectory.behaviour_policy.logits.at[..., 0].add(2.0 * masked)),
         'observation': observation,
     }
     for name, value in changes.items():

@@ -60,7 +60,7 @@ def make_trajectory(reward, discount, mask):
         reward=jnp.asarray(reward),
         discount=jnp.asarray(discount),
         mask=jnp.asarray(mask),
-        behaviour_logits=None,
+        behaviour_policy=None,
         core_state={},
     )
 
@@ -389,7 +389,7 @@ def test_bounds_themselves_are_accepted():
 
 def test_whole_numbers_will_do_for_lambda():
     trajectory = Trajectory(
-        observation=None, first=None, action=None, behaviour_logits=None, core_state=None,
+        observation=None, first=None, action=None, behaviour_policy=None, core_state=None,
         reward=jnp.ones((3, 2)), discount=jnp.ones((3, 2)), mask=jnp.ones((3, 2)),
     )  # fmt: skip
     values, log_rho = jnp.arange(8.0).reshape(4, 2), jnp.zeros((3, 2))
