@@ -18,6 +18,7 @@ from components.meta_optimisers.gradient_estimators.exact import Forward, Revers
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_parameters.meta_parameters import Weights
 from tests.helpers.documented_metrics import undocumented
+from tests.helpers.gin_text import lines_of_bindings, respelled
 
 FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/**/*.gin'))
 VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
@@ -35,8 +36,7 @@ def build(file, *bindings):
 
 def scopes(text):
     """Scopes that a configuration names."""
-    lines = [line.split(' = ')[0] for line in text.splitlines() if ' = ' in line and not line.startswith('#')]
-    return {line.rpartition('/')[0] for line in lines}
+    return {name.rpartition('/')[0] for name in lines_of_bindings(text)}
 
 
 def described(component):
@@ -72,8 +72,17 @@ def test_every_file_has_a_header_that_says_what_is_required_and_overridden(file)
 def test_every_variant_is_an_include_and_at_most_ten_overrides(file):
     text = (gin_config.ROOT / file).read_text()
     assert "include 'gin/" in text
-    overrides = re.findall(r'^[A-Za-z][\w/.]* =', text, re.MULTILINE)
-    assert 1 <= len(overrides) <= 10, overrides
+    overrides = lines_of_bindings(text)
+    assert 1 <= len(overrides) <= 10, list(overrides)
+
+
+def test_every_variant_is_the_same_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Where a file of another folder finds what it includes.
+    for file in FILES:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(respelled((gin_config.ROOT / file).read_text(), 'blocks'))
+    for file in VARIANTS:
+        assert gin_config.bindings_of(tmp_path / file) == gin_config.bindings_of(gin_config.ROOT / file), file
 
 
 @pytest.mark.parametrize('file', VARIANTS)

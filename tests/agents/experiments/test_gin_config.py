@@ -437,4 +437,4 @@ def test_only_the_modules_of_the_configuration_know_gin():
         cwd=gin_config.ROOT, capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
     modules = {pathlib.Path(line.split(':')[0]).stem for line in found.splitlines()}
-    assert modules == {'gin_config', 'provenance'}
+    assert modules == {'gin_config', 'gin_reader', 'provenance'}

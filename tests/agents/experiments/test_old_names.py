@@ -15,6 +15,7 @@ import tools.run
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from agents.experiments.old_names import MOVED_FIELDS, RENAMED
+from tests.helpers.gin_text import SPELLINGS, respelled
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / 'data'
 CONFIGS = sorted((DATA / 'configs').glob('*.gin'))
@@ -51,7 +52,17 @@ def test_an_old_configuration_describes_the_variant_of_today(path):
     assert read(path) == read(variant)
 
 
-def test_names_that_a_file_gives_to_old_modules_are_kept(tmp_path):
+def test_an_old_configuration_is_the_same_in_every_spelling(tmp_path):
+    def bindings(spelling):
+        (tmp_path / 'old.gin').write_text(respelled(path.read_text(), spelling))
+        return gin_config.bindings_of(tmp_path / 'old.gin')
+
+    for path in CONFIGS:
+        assert bindings('blocks') == bindings('mixed') == gin_config.bindings_of(path)
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+def test_names_that_a_file_gives_to_old_modules_are_kept(spelling, tmp_path):
     lines = [
         'from __gin__ import dynamic_registration',
         'import components.environments.adapters',
@@ -62,9 +73,8 @@ def test_names_that_a_file_gives_to_old_modules_are_kept(tmp_path):
         'environments.Batch.environment = @components.environments.adapters.GymnaxEnvironment()',
         'environments.Batch.batch_size = 2',
     ]
-    (tmp_path / 'old.gin').write_text('\n'.join(lines))
-    gin_config.load([tmp_path / 'old.gin'])
-    assert gin_config.bindings() == {
+    (tmp_path / 'old.gin').write_text(respelled('\n'.join(lines), spelling))
+    assert gin_config.bindings_of(tmp_path / 'old.gin') == {
         'components.environments.adapters.gymnax.GymnaxEnvironment.environment': "'CartPole-v1'",
         'components.acting.policies.EpsilonMixture.epsilon': '0.5',
         'components.environments.batch.Batch.environment': (
