@@ -68,6 +68,27 @@ def test_every_file_has_a_header_that_says_what_is_required_and_overridden(file)
     assert 'overridden' in header
 
 
+@pytest.mark.parametrize('file', FILES)
+def test_what_a_base_file_includes(file):
+    included = re.findall("^include '(.*)'", (gin_config.ROOT / file).read_text(), re.MULTILINE)
+    folder = file.removeprefix('gin/base/').partition('/')[0]
+    if file == 'gin/base/run.gin' or folder == 'environments':
+        assert included == []
+    elif folder == 'agents':
+        assert included in (['gin/base/run.gin'], ['gin/base/agents/actor_critic.gin'])
+    elif folder == 'methods':
+        assert set(included) <= {'gin/base/run.gin', 'gin/base/methods/meta_gradient.gin'}
+    else:
+        assert not file.startswith('gin/base/')
+
+
+def test_every_gin_file_that_is_named_exists():
+    pages = [gin_config.ROOT / 'README.md', gin_config.ROOT / 'CONTRIBUTING.md', *gin_config.ROOT.glob('docs/*.md')]
+    for page in [*pages, *map(gin_config.ROOT.joinpath, FILES)]:
+        for folder, file in re.findall(r'(?<![\w/])(gin/|base/)([a-z0-9_/]+\.gin)\b', page.read_text()):
+            assert (gin_config.ROOT / 'gin' / folder.removeprefix('gin/') / file).is_file(), (page, file)
+
+
 @pytest.mark.parametrize('file', VARIANTS)
 def test_every_variant_is_an_include_and_at_most_ten_overrides(file):
     text = (gin_config.ROOT / file).read_text()

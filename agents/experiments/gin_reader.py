@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import gin
 
-from agents.experiments.old_names import Binding, ReadsOldNames
+from agents.experiments.old_names import MOVED_FILES, Binding, ReadsOldNames
 from components.types import ConfigurationError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -115,7 +115,8 @@ def find_file(path: str | os.PathLike, beside: Sequence[pathlib.Path] = ()) -> p
       beside: the files that include it, outermost first.
 
     Raises:
-      ConfigurationError: if it is in none of them, or cannot be read.
+      ConfigurationError: if it is in none of them, or cannot be read; of a shipped file that has moved the message
+        names the new path.
     """
     folders = [pathlib.Path.cwd(), ROOT]
     if beside and beside[-1].is_relative_to(ROOT):
@@ -126,6 +127,9 @@ def find_file(path: str | os.PathLike, beside: Sequence[pathlib.Path] = ()) -> p
         with contextlib.suppress(OSError, ValueError):  # A name too long, or with a null character.
             if candidate.is_file() and os.access(candidate, os.R_OK):
                 return candidate.resolve()
+    for candidate in candidates:
+        if moved := MOVED_FILES.get(os.path.relpath(candidate, ROOT)):
+            raise ConfigurationError(f'gin file {str(path)!r} has moved: name {moved!r} instead')
     message = f'gin file {str(path)!r} is missing or cannot be read; searched {", ".join(map(str, candidates))}'
     if not (ROOT / 'gin/base/run.gin').is_file():
         message += '; the gin files are not part of an installed package: run from a checkout of the project'

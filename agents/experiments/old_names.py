@@ -1,6 +1,7 @@
-"""Names of modules and classes in gin files of older versions, read as what they are called today.
+"""Names of older versions in gin files: modules, classes and fields, read as what they are called today, and paths.
 
-A run keeps its configuration in its folder and resumes from it, so old names must stay readable.
+A run keeps its configuration in its folder and resumes from it, so old names must stay readable. Paths need not: that
+configuration includes no file.
 """
 
 import importlib
@@ -84,6 +85,18 @@ MOVED_FIELDS = {
 
 PARTS = {_VALIDATION_LOSS: 'outer_loss', _BOOTSTRAPPED_TARGET: 'outer_loss'}
 """Classes that hold fields of an older one, and the field in which what the older one is today holds them."""
+
+MOVED_FILES = {
+    # Until version 0.1.
+    f'gin/base/{name}.gin': f'gin/base/{folder}/{name}.gin'
+    for folder, names in {
+        'agents': ('actor_critic', 'meta_rl', 'prediction'),
+        'environments': ('catch', 'delayed_cartpole', 'grid_worlds', 'minatar', 'pixels', 'random_walk', 'snake'),
+        'methods': ('frodo', 'learned_prediction', 'lpg', 'meta_gradient'),
+    }.items()
+    for name in names
+}
+"""Shipped gin files: the old path in the checkout, and today's."""
 
 
 class Binding(NamedTuple):

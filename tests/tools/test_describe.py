@@ -20,7 +20,7 @@ from tools import describe as tool
 FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/*/*.gin'))
 VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
 CATCH = 'gin/catch/meta_discount.gin'
-ACTOR_CRITIC, META_GRADIENT = 'gin/base/actor_critic.gin', 'gin/base/meta_gradient.gin'
+ACTOR_CRITIC, META_GRADIENT = 'gin/base/agents/actor_critic.gin', 'gin/base/methods/meta_gradient.gin'
 INNER, OUTER = 'agent.update_rule.objective.', 'agent.meta_optimiser.outer_loss.objective.'
 HEADER = """from __gin__ import dynamic_registration
 from components.networks import network
@@ -155,14 +155,15 @@ c/hk.LSTM.hidden_size = 6
 
 def test_an_include_after_a_binding_and_a_later_file_win(tmp_path):
     paths = [tmp_path / 'one.gin', tmp_path / 'two.gin']
-    paths[0].write_text(f"{HEADER}torsos.MLP.hidden_sizes = (8,)\ninclude 'gin/base/catch.gin'\n")
+    paths[0].write_text(f"{HEADER}torsos.MLP.hidden_sizes = (8,)\ninclude 'gin/base/environments/catch.gin'\n")
     paths[1].write_text(f'{HEADER}\ntorsos.MLP.hidden_sizes = (9,)\n')
 
     def hidden_sizes(*paths):
         gin_config.load(paths)
         return provenance.settings(network.Network)['torso'].parts['hidden_sizes']
 
-    assert hidden_sizes(paths[0]) == Setting('(64, 64)', at('gin/base/catch.gin', 'torsos.MLP.hidden_sizes'))
+    source = at('gin/base/environments/catch.gin', 'torsos.MLP.hidden_sizes')
+    assert hidden_sizes(paths[0]) == Setting('(64, 64)', source)
     assert hidden_sizes(*paths) == Setting('(9,)', f'{paths[1]}:5')
 
 
@@ -287,7 +288,7 @@ def test_a_run_is_compared_with_a_file_either_way_round(tmp_path, capsys):
     ('arguments', 'part'),
     [
         (['--gin_file', 'gin/nothing.gin'], 'searched'),
-        (['--gin_file', 'gin/base/actor_critic.gin'], 'is required and not set'),
+        (['--gin_file', 'gin/base/agents/actor_critic.gin'], 'is required and not set'),
         (['--gin_file', CATCH, '--gin_bindings', 'NUM_SEDS = 1'], 'did you mean NUM_SEEDS'),
         (['--gin_file', CATCH, '--gin_bindings', 'NUM_ENVS = 0'], 'batch_size must be at least 1'),
         (['--gin_file', CATCH, '--diff', 'gin/nothing.gin'], 'searched'),

@@ -137,7 +137,7 @@ def test_an_included_file_is_found_beside_the_file_that_names_it_then_in_the_wor
     written("include 'deeper.gin'", 'mine/parts/base.gin')
     written('torsos.MLP.hidden_sizes = [3]', 'mine/parts/deeper.gin')
     assert sizes(variant) == [3]
-    assert sizes(written("include 'gin/base/catch.gin'", 'mine/other.gin')) == (64, 64)
+    assert sizes(written("include 'gin/base/environments/catch.gin'", 'mine/other.gin')) == (64, 64)
 
 
 @pytest.mark.parametrize(
