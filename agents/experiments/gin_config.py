@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import gin
@@ -252,6 +252,8 @@ def _check_macros() -> None:
         raise ConfigurationError(f'macro {name} is defined but nothing uses it{_did_you_mean(name, used)}')
 
 
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
+def _did_you_mean(name: str, names: Collection[str]) -> str:
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f'; did you mean {" or ".join(nearest)}?' if nearest else f'; there are {", ".join(sorted(names))}'
+    if nearest:
+        return f'; did you mean {" or ".join(nearest)}?'
+    return f'; there are {", ".join(sorted(names))}' if names else ''

@@ -39,7 +39,7 @@ def respelled(text, spelling):
     """
     in_block = {'lines': itertools.repeat(False), 'blocks': itertools.repeat(True), 'mixed': itertools.cycle((1, 0))}
     block, lines = None, []
-    for line in text.splitlines():
+    for line in text.split('\n'):
         if re.match(r'[^\W\d]', line):  # A new statement; what begins otherwise belongs to the one before.
             match = BINDING.match(line)
             if match and next(in_block[spelling]):

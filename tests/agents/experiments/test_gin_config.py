@@ -322,6 +322,7 @@ def test_arguments_are_checked_before_anything_is_made(text, message, written):
         ),
         ('torsos.MLP.hidden_sizes = [%gin.REQUIRED]', ['MLP.hidden_sizes is required']),
         ('SIZE = 1\ntorsos.MLP.hidden_sizes = [%SIEZ]', ['%SIEZ is used but not defined', 'did you mean SIZE?']),
+        ('SIZE = 1', ['macro SIZE is defined but nothing uses it']),
         ('SIZE = 1\nSIEZ = 2\ntorsos.MLP.hidden_sizes = [%SIZE]', ['SIEZ is defined but nothing uses it', 'SIZE?']),
     ],
 )
@@ -330,6 +331,7 @@ def test_a_wrong_file_is_told_in_one_line(written, text, parts):
         gin_config.load([written(text)])
     message = str(error.value)
     assert '\n' not in message
+    assert not message.endswith('there are ')
     for part in parts:
         assert part in message
 
