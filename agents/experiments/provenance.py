@@ -96,8 +96,8 @@ def unused_bindings(cls: type) -> list[UnusedBinding]:
     for (scope, selector), parameters in gin.config._CONFIG.items():
         for name in parameters:
             key = scope, selector, name
-            if selector in _STAND_FOR_VALUES or key in trace.used:
-                continue
+            if selector == MACRO or key in trace.used:
+                continue  # Every macro is checked where files are loaded.
             winners = sorted(
                 name_of(other) for other in trace.used if other[1:] == key[1:] and _is_inside(other[0], scope)
             )

@@ -52,6 +52,7 @@ def read(tmp_path):
         ('network.Network.torso = %gin.REQUIRED', 'network.Network.torso is required and not set'),
         ('network.Network.shared = False', 'Network.torso is required and not set'),
         ('network.Network.torso = @network.Network()', r'@Network\(\) refers to itself'),
+        (f'{TORSO}net/gin.singleton.constructor = @cores.LSTM', r'net/gin.singleton.constructor \(.*\) has no effect'),
         (f'{TORSO}cores.LSTM.hidden_size = 2', r'LSTM.hidden_size \(.*gin:<cores.LSTM.hidden_size>\) has no effect'),
         (
             f'{TORSO}torsos.MLP.hidden_sizes = [2]\nused/torsos.MLP.hidden_sizes = [3]',
