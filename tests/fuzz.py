@@ -6,10 +6,10 @@
 
 `bindings` binds every field of every component of each gin file, and every macro, to each of some twenty values of
 wrong types, out of range, infinite, or in containers. `files` cuts gin files, deletes, repeats and swaps their lines,
-changes their characters and encodings, and adds circles of includes and of macros, and deep nesting. Tries are drawn at
-random if they are fewer than all. Each is a run of its own: its status must be 0, 2 or 3 within the time limit, or it
-must train by then, without a traceback, and with one line that says why where it is not 0. Prints a line for each that
-does not, and a count of statuses. Exit status: 0 if all hold, 1 if not.
+changes their characters and encodings, and adds circles of includes and of macros, and deep nesting; their bindings are
+lines or in blocks. Tries are drawn at random if they are fewer than all. Each is a run of its own: its status must be
+0, 2 or 3 within the time limit, or it must train by then, without a traceback, and with one line that says why where it
+is not 0. Prints a line for each that does not, and a count of statuses. Exit status: 0 if all hold, 1 if not.
 """
 
 import argparse
@@ -31,6 +31,7 @@ import tools.run
 from agents.experiments import gin_config, provenance
 from agents.experiments.experiment import Experiment
 from agents.experiments.launch import argument_parser
+from tests.helpers.gin_text import SPELLINGS, respelled
 
 VARIANTS = (
     'gin/catch/self_tuning.gin',
@@ -130,7 +131,7 @@ def file_tries(args: argparse.Namespace, folder: pathlib.Path) -> Iterator[tuple
         source = random_.choice(args.gin_file or VARIANTS)
         damage = random_.choice(DAMAGES)
         path = folder / f'{i}.gin'
-        text = (gin_config.ROOT / source).read_text()
+        text = respelled((gin_config.ROOT / source).read_text(), random_.choice(SPELLINGS))
         damaged = damage(text, random_, path)
         path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
         yield f'{i}: {source}, {damage.__name__}', command(str(path), SMALL)

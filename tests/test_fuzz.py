@@ -10,6 +10,7 @@ from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from components.types import ConfigurationError
 from tests import fuzz
+from tests.helpers.gin_text import respelled
 
 
 def outcome(file, bindings):
@@ -37,10 +38,11 @@ def test_whatever_is_bound_is_accepted_or_refused_in_one_line(file, tmp_path):
     assert sum('must be' in str(message) for message in outcomes) > 40
 
 
+@pytest.mark.parametrize('spelling', ['lines', 'blocks'])
 @pytest.mark.parametrize('damage', fuzz.DAMAGES, ids=lambda damage: damage.__name__.strip('_'))
-def test_a_damaged_file_is_accepted_or_refused_in_one_line(damage, tmp_path):
+def test_a_damaged_file_is_accepted_or_refused_in_one_line(damage, spelling, tmp_path):
     random_ = random.Random(0)
-    text = (gin_config.ROOT / 'gin/catch/meta_discount.gin').read_text()
+    text = respelled((gin_config.ROOT / 'gin/catch/meta_discount.gin').read_text(), spelling)
     for i in range(4):
         path = tmp_path / f'{i}.gin'
         damaged = damage(text, random_, path)

@@ -18,6 +18,7 @@ from components.meta_optimisers.gradient_estimators.exact import Forward, Revers
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_parameters.meta_parameters import Weights
 from tests.helpers.documented_metrics import undocumented
+from tests.helpers.gin_text import lines_of_bindings, respelled
 
 FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/**/*.gin'))
 VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
@@ -35,8 +36,7 @@ def build(file, *bindings):
 
 def scopes(text):
     """Scopes that a configuration names."""
-    lines = [line.split(' = ')[0] for line in text.splitlines() if ' = ' in line and not line.startswith('#')]
-    return {line.rpartition('/')[0] for line in lines}
+    return {name.rpartition('/')[0] for name in lines_of_bindings(text)}
 
 
 def described(component):
@@ -68,12 +68,42 @@ def test_every_file_has_a_header_that_says_what_is_required_and_overridden(file)
     assert 'overridden' in header
 
 
+@pytest.mark.parametrize('file', FILES)
+def test_what_a_base_file_includes(file):
+    included = re.findall("^include '(.*)'", (gin_config.ROOT / file).read_text(), re.MULTILINE)
+    folder = file.removeprefix('gin/base/').partition('/')[0]
+    if file == 'gin/base/run.gin' or folder == 'environments':
+        assert included == []
+    elif folder == 'agents':
+        assert included in (['gin/base/run.gin'], ['gin/base/agents/actor_critic.gin'])
+    elif folder == 'methods':
+        assert set(included) <= {'gin/base/run.gin', 'gin/base/methods/meta_gradient.gin'}
+    else:
+        assert not file.startswith('gin/base/')
+
+
+def test_every_gin_file_that_is_named_exists():
+    pages = [gin_config.ROOT / 'README.md', gin_config.ROOT / 'CONTRIBUTING.md', *gin_config.ROOT.glob('docs/*.md')]
+    for page in [*pages, *map(gin_config.ROOT.joinpath, FILES)]:
+        for folder, file in re.findall(r'(?<![\w/])(gin/|base/)([a-z0-9_/]+\.gin)\b', page.read_text()):
+            assert (gin_config.ROOT / 'gin' / folder.removeprefix('gin/') / file).is_file(), (page, file)
+
+
 @pytest.mark.parametrize('file', VARIANTS)
 def test_every_variant_is_an_include_and_at_most_ten_overrides(file):
     text = (gin_config.ROOT / file).read_text()
     assert "include 'gin/" in text
-    overrides = re.findall(r'^[A-Za-z][\w/.]* =', text, re.MULTILINE)
-    assert 1 <= len(overrides) <= 10, overrides
+    overrides = lines_of_bindings(text)
+    assert 1 <= len(overrides) <= 10, list(overrides)
+
+
+def test_every_variant_is_the_same_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Where a file of another folder finds what it includes.
+    for file in FILES:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(respelled((gin_config.ROOT / file).read_text(), 'blocks'))
+    for file in VARIANTS:
+        assert gin_config.bindings_of(tmp_path / file) == gin_config.bindings_of(gin_config.ROOT / file), file
 
 
 @pytest.mark.parametrize('file', VARIANTS)

@@ -8,13 +8,13 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import gin
 
-from agents.experiments import provenance
-from agents.experiments.provenance import find_file, one_line
+from agents.experiments import gin_reader, provenance
+from agents.experiments.gin_reader import MACRO, find_file, name_of, one_line
 from components.types import ConfigurationError, UserError
 
 assert importlib.util
@@ -23,7 +23,7 @@ if not hasattr(gin, 'configurable'):
 
 T = TypeVar('T')
 
-ROOT = provenance.ROOT
+ROOT = gin_reader.ROOT
 """Root of the checkout."""
 
 SAVED = 'config.gin'
@@ -42,11 +42,11 @@ def load(gin_files: Sequence[str | os.PathLike], bindings: Sequence[str] = ()) -
         cannot be written to a gin file.
     """
     paths = [find_file(path) for path in gin_files]
-    provenance.clear()
+    gin_reader.clear()
     with _readable_errors():
         for path in paths:
-            provenance.read_file(path)
-        provenance.read_lines(bindings)
+            gin_reader.read_file(path)
+        gin_reader.read_lines(bindings)
         _check_macros()
         _check_values()
         # As a run's config.gin will have it, so that the order of dictionaries, say, is the same when it resumes.
@@ -120,7 +120,7 @@ def bindings() -> dict[str, str]:
     for (scope, selector), parameters in gin.config._CONFIG.items():
         name = '/'.join(filter(None, [scope, _full_name(gin.config._REGISTRY[selector].wrapped)]))
         for parameter, value in parameters.items():
-            flat[scope if selector == 'gin.macro' else f'{name}.{parameter}'] = repr(_named(value))
+            flat[scope if selector == MACRO else f'{name}.{parameter}'] = repr(_named(value))
     return flat
 
 
@@ -168,7 +168,7 @@ def _check_values() -> None:
     for (scope, selector), parameters in gin.config._CONFIG.items():
         for parameter, value in parameters.items():
             if not _is_literal(value):
-                name = scope if selector == 'gin.macro' else f'{scope}/{selector}.{parameter}'.lstrip('/')
+                name = name_of((scope, selector, parameter))
                 raise ConfigurationError(f'{name} = {value!r} cannot be written to a gin file: bind a plain value')
 
 
@@ -213,9 +213,9 @@ def _nearest_names(message: str) -> str:
     elif match := re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", message):
         name, names = match[2], _parameters(match[1])
     elif 'was not provided by an import statement' in message:
-        if not message.startswith(provenance.COMMAND_LINE):
+        if not message.startswith(gin_reader.COMMAND_LINE):
             return '; every gin file imports what it names'
-        names = sorted(line.split()[-1] for line in provenance.import_lines() if '__gin__' not in line)
+        names = sorted(line.split()[-1] for line in gin_reader.import_lines() if '__gin__' not in line)
         return f'; --gin_bindings can name what the files import: {", ".join(names)}; or pass an import line first'
     else:
         return ''
@@ -233,15 +233,15 @@ def _parameters(selector: str) -> list[str]:
 def _check_macros() -> None:
     """Raises ConfigurationError if a macro is undefined, unused, or required and not set."""
     config = gin.config._CONFIG
-    macros = {name for name, selector in config if selector == 'gin.macro'}
+    macros = {name for name, selector in config if selector == MACRO}
     used = set()
     for (scope, selector), parameters in config.items():
         for parameter, value in parameters.items():
             for reference in gin.config.iterate_references(value):
-                if reference.configurable.selector == 'gin.macro':
+                if reference.configurable.selector == MACRO:
                     used.add('/'.join(reference.scopes))
                 elif repr(reference) == '%gin.REQUIRED':
-                    name = scope if selector == 'gin.macro' else f'{scope}/{selector}.{parameter}'.lstrip('/')
+                    name = name_of((scope, selector, parameter))
                     raise ConfigurationError(
                         f'{name} is required and not set: add `{name} = ...` to a gin file, or pass '
                         f"--gin_bindings '{name} = ...'"
@@ -252,6 +252,8 @@ def _check_macros() -> None:
         raise ConfigurationError(f'macro {name} is defined but nothing uses it{_did_you_mean(name, used)}')
 
 
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
+def _did_you_mean(name: str, names: Collection[str]) -> str:
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f'; did you mean {" or ".join(nearest)}?' if nearest else f'; there are {", ".join(sorted(names))}'
+    if nearest:
+        return f'; did you mean {" or ".join(nearest)}?'
+    return f'; there are {", ".join(sorted(names))}' if names else ''

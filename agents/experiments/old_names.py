@@ -1,6 +1,7 @@
-"""Names of modules and classes in gin files of older versions, read as what they are called today.
+"""Names of older versions in gin files: modules, classes and fields, read as what they are called today, and paths.
 
-A run keeps its configuration in its folder and resumes from it, so old names must stay readable.
+A run keeps its configuration in its folder and resumes from it, so old names must stay readable. Paths need not: that
+configuration includes no file.
 """
 
 import importlib
@@ -84,6 +85,18 @@ MOVED_FIELDS = {
 PARTS = {_VALIDATION_LOSS: 'outer_loss', _BOOTSTRAPPED_TARGET: 'outer_loss'}
 """Classes that hold fields of an older one, and the field in which what the older one is today holds them."""
 
+MOVED_FILES = {
+    # Until version 0.1.
+    f'gin/base/{name}.gin': f'gin/base/{folder}/{name}.gin'
+    for folder, names in {
+        'agents': ('actor_critic', 'meta_rl', 'prediction'),
+        'environments': ('catch', 'delayed_cartpole', 'grid_worlds', 'minatar', 'pixels', 'random_walk', 'snake'),
+        'methods': ('frodo', 'learned_prediction', 'lpg', 'meta_gradient'),
+    }.items()
+    for name in names
+}
+"""Shipped gin files: the old path in the checkout, and today's."""
+
 
 class Binding(NamedTuple):
     """What a statement binds today.
@@ -122,7 +135,7 @@ class ReadsOldNames(_ParseContext):
 
     def today(self, selector: str, field: str) -> list[Binding]:
         """The bindings for which one of a class's field stands, the class named as in the file."""
-        old = self._full_name(selector)
+        old = self.full_name(selector)
         moved = MOVED_FIELDS.get(f'{old}.{field}')
         if moved is None:
             return [Binding(selector, field)]
@@ -132,20 +145,20 @@ class ReadsOldNames(_ParseContext):
             bindings.append(Binding(selector, PARTS[cls], self._selector(cls), is_default=old not in RENAMED))
         return bindings
 
-    def _resolve_selector(self, selector: str) -> tuple[list[str], list[Any]]:
-        """Names and values of a selector's parts; what was renamed is resolved by its name of today."""
-        old = self._full_name(selector)
-        module, _, name = old.rpartition('.')
-        today = RENAMED.get(old) or (f'{RENAMED[module]}.{name}' if module in RENAMED else None)
-        return super()._resolve_selector(self._selector(today) if today else selector)
-
-    def _full_name(self, selector: str) -> str:
-        """The name of a class in full, as the file's import lines have it."""
+    def full_name(self, selector: str) -> str:
+        """The name of a class, or of its field, in full, as the file's import lines have it."""
         symbol, _, name = selector.partition('.')
         statement = self._statements.get(symbol)
         if statement is None or not name or not (statement.is_from or statement.alias):  # `import a.b` binds a.
             return selector
         return f'{statement.module}.{name}'
+
+    def _resolve_selector(self, selector: str) -> tuple[list[str], list[Any]]:
+        """Names and values of a selector's parts; what was renamed is resolved by its name of today."""
+        old = self.full_name(selector)
+        module, _, name = old.rpartition('.')
+        today = RENAMED.get(old) or (f'{RENAMED[module]}.{name}' if module in RENAMED else None)
+        return super()._resolve_selector(self._selector(today) if today else selector)
 
     def _selector(self, cls: str) -> str:
         """A selector of a class, whose module is imported for it."""

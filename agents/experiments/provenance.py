@@ -1,238 +1,26 @@
-"""Reads gin files with the place of each binding, and traces which binding gives each parameter its value.
+"""Traces which binding gives each parameter its value, and where it stands.
 
-gin keeps neither. Files are parsed by gin, statement by statement; values are looked up as gin looks them up when it
-calls a class or a function: of several scopes the innermost wins, and a reference with a scope of its own leaves that
-of its surroundings.
+gin keeps neither. Values are looked up as gin does when it calls a class or a function: of several scopes the innermost
+wins, and a reference with a scope of its own leaves that of its surroundings.
 """
 
-import contextlib
 import dataclasses
 import inspect
-import os
-import pathlib
 import re
-import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gin
 
-from agents.experiments.old_names import ReadsOldNames
+from agents.experiments.gin_reader import MACRO, Key, Source, name_of, source_of
 from components.component import Reference, problem_of_argument
 from components.types import ConfigurationError
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-"""Root of the checkout."""
 
 DEFAULT = 'default'
 """Source of a value that nothing binds."""
 
-COMMAND_LINE = '--gin_bindings'
-"""Source of a value bound by a line instead of a file."""
-
-Key = tuple[str, str, str]
-"""A binding: scope, registered name of what is configured, parameter."""
-
-
-class Source(NamedTuple):
-    """Where a binding stands.
-
-    Attributes:
-      file: path of the file; None for a line of the command line.
-      line: number of the line in the file.
-      is_included: whether another file includes that file.
-    """
-
-    file: pathlib.Path | None = None
-    line: int = 0
-    is_included: bool = False
-
-    def __str__(self) -> str:
-        return COMMAND_LINE if self.file is None else f'{_short(self.file)}:{self.line}'
-
-
-_SOURCES: dict[Key, Source] = {}
-"""Source of each binding that was read last, beside gin's own global state."""
-
-
-# Reading.
-
-
-def clear() -> None:
-    """Forgets what was read."""
-    _SOURCES.clear()
-    gin.clear_config()
-
-
-def read_file(path: pathlib.Path, including: Sequence[pathlib.Path] = ()) -> None:
-    """Reads a gin file and what it includes; later bindings replace earlier ones.
-
-    Args:
-      path: as `find_file` returns it.
-      including: the files that include it, outermost first.
-
-    Raises:
-      ConfigurationError: if it cannot be read; the message names the file and the line.
-    """
-    if path in including:
-        circle = ' includes '.join(map(_short, [*including[including.index(path) :], path]))
-        raise ConfigurationError(f'a gin file includes itself: {circle}')
-    try:
-        text = path.read_text(encoding='utf-8-sig')  # With or without a byte order mark.
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f'{_short(path)} is not a text file in UTF-8: {error.reason}') from error
-    _read(text, [*including, path])
-
-
-def read_lines(lines: Sequence[str]) -> None:
-    """Reads lines as of the command line; they can use what the files before them import.
-
-    Raises:
-      ConfigurationError: if they cannot be read.
-    """
-    _read('\n'.join([*import_lines(), *lines]), [])
-
-
-def import_lines() -> list[str]:
-    """Import lines of everything read so far."""
-    imports = gin.config.ImportManager(gin.config._IMPORTS).sorted_imports
-    return [statement.format() for statement in imports]
-
-
-def find_file(path: str | os.PathLike, beside: Sequence[pathlib.Path] = ()) -> pathlib.Path:
-    """Finds a gin file beside the file that includes it, in the working directory, or in the checkout.
-
-    A file of the checkout finds what it includes in the checkout before the working directory.
-
-    Args:
-      path: absolute, or relative to one of these folders.
-      beside: the files that include it, outermost first.
-
-    Raises:
-      ConfigurationError: if it is in none of them, or cannot be read.
-    """
-    folders = [pathlib.Path.cwd(), ROOT]
-    if beside and beside[-1].is_relative_to(ROOT):
-        folders.reverse()
-    folders = [*(including.parent for including in beside[-1:]), *folders]
-    candidates = list(dict.fromkeys(folder / path for folder in folders))
-    for candidate in candidates:
-        with contextlib.suppress(OSError, ValueError):  # A name too long, or with a null character.
-            if candidate.is_file() and os.access(candidate, os.R_OK):
-                return candidate.resolve()
-    message = f'gin file {str(path)!r} is missing or cannot be read; searched {", ".join(map(str, candidates))}'
-    if not (ROOT / 'gin/base/run.gin').is_file():
-        message += '; the gin files are not part of an installed package: run from a checkout of the project'
-    raise ConfigurationError(message)
-
-
-def _read(text: str, files: Sequence[pathlib.Path]) -> None:
-    """Reads the text of the last of these files, each included by the one before; of the command line if empty."""
-    with _parse_scope() as context:
-        with _located(files):
-            statements = gin.config_parser.ConfigParser(text, gin.config.ParserDelegate())
-        while True:
-            with _located(files):
-                statement = next(statements, None)
-            if statement is None:
-                break
-            with _located(files, statement.location.line_num):
-                _take(statement, context, files)
-        gin.config._IMPORTS.update(context.imports)
-
-
-class _ParseContext(ReadsOldNames, gin.config.ParseContext):
-    """gin's context of a file."""
-
-
-@contextlib.contextmanager
-def _parse_scope() -> Iterator[_ParseContext]:
-    """A context in which a file is parsed, as gin's `_parse_scope`."""
-    context = _ParseContext()
-    gin.config._PARSE_CONTEXTS.append(context)
-    try:
-        yield context
-    finally:
-        gin.config._PARSE_CONTEXTS.pop()
-
-
-def _take(statement: Any, context: Any, files: Sequence[pathlib.Path]) -> None:
-    parser = gin.config_parser
-    if isinstance(statement, parser.ImportStatement):
-        context.process_import(statement)
-    elif isinstance(statement, parser.IncludeStatement):
-        try:
-            path = find_file(statement.filename, files)
-        except ConfigurationError as error:
-            raise ConfigurationError(f'{_place(files, statement.location.line_num)}: {error}') from error
-        read_file(path, files)
-    elif isinstance(statement, parser.BlockDeclaration):
-        if not context.get_configurable(statement.selector):
-            gin.config._raise_unknown_configurable_error(statement.selector)
-    else:
-        location = Source(files[-1], statement.location.line_num, len(files) > 1) if files else Source()
-        if not statement.arg_name:
-            macro = f'{statement.scope}/{statement.selector}'.lstrip('/')
-            _bind((macro, 'gin.macro', 'value'), statement.value, location)
-            return
-        for selector, field, part, is_default in context.today(statement.selector, statement.arg_name):
-            value = gin.config.ConfigurableReference(part, True) if part else statement.value
-            _bind((statement.scope, selector, field), value, location, is_default)
-
-
-def _bind(key: Any, value: Any, location: Source, is_default: bool = False) -> None:
-    """Binds a parameter; a default leaves an earlier binding."""
-    full_key = gin.config.ParsedBindingKey.parse(key).scope_selector_arg
-    scope, selector, field = full_key
-    if is_default and field in gin.config._CONFIG.get((scope, selector), {}):
-        return
-    gin.bind_parameter(key, value)
-    _SOURCES[full_key] = location
-
-
-@contextlib.contextmanager
-def _located(files: Sequence[pathlib.Path], line: int | None = None) -> Iterator[None]:
-    """Turns what parsing, or an import, raises into a `ConfigurationError` that names the file and the line."""
-    try:
-        yield
-    except ConfigurationError:
-        raise
-    except tokenize.TokenError as error:
-        message, (line, _) = error.args
-        raise ConfigurationError(f'{_place(files, line)}: {message}') from error
-    except SyntaxError as error:
-        raise ConfigurationError(f'{_place(files, line or error.lineno)}: {_syntax_message(error)}') from error
-    except RecursionError as error:
-        raise ConfigurationError(f'{_place(files, line)}: nested too deeply') from error
-    except (Exception, SystemExit) as error:  # Of a module that is imported, anything.
-        raise ConfigurationError(f'{_place(files, line)}: {one_line(error)}') from error
-
-
-def _place(files: Sequence[pathlib.Path], line: int | None) -> str:
-    if not files:
-        return COMMAND_LINE
-    return f'{_short(files[-1])}, line {line}' if line else _short(files[-1])
-
-
-def _syntax_message(error: SyntaxError) -> str:
-    message, text = ' '.join(str(error.msg).split()), ' '.join((error.text or '').split())
-    if 'malformed node' in message:
-        message = 'not a Python literal; strings need quotes, references an @ and macros a %'
-    return f'{message}: {text[:200]}' if text else message
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message in one line, after its type where the message alone says little."""
-    message = ' '.join(str(error).split())
-    known = isinstance(error, ValueError | TypeError | NameError | AttributeError | ImportError | OSError)
-    return message if known and message else f'{type(error).__name__}: {message}'.rstrip(': ')
-
-
-def _short(path: pathlib.Path) -> str:
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
-
-
-# Tracing.
+_SINGLETON = 'gin.singleton'
+_STAND_FOR_VALUES = (MACRO, _SINGLETON)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,7 +82,7 @@ def problems(cls: type) -> Iterator[str]:
 def bindable_names(cls: type) -> list[str]:
     """Names of all parameters of an object of a class and of its parts, as a gin file writes them."""
     trace = _trace(cls)
-    macros = [scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro']
+    macros = [scope for scope, selector in gin.config._CONFIG if selector == MACRO]
     return [*macros, *dict.fromkeys(trace.names)]
 
 
@@ -308,14 +96,14 @@ def unused_bindings(cls: type) -> list[UnusedBinding]:
     for (scope, selector), parameters in gin.config._CONFIG.items():
         for name in parameters:
             key = scope, selector, name
-            if selector in ('gin.macro', 'gin.singleton') or key in trace.used:
-                continue
+            if selector == MACRO or key in trace.used:
+                continue  # Every macro is checked where files are loaded.
             winners = sorted(
-                _name(other) for other in trace.used if other[1:] == key[1:] and _is_inside(other[0], scope)
+                name_of(other) for other in trace.used if other[1:] == key[1:] and _is_inside(other[0], scope)
             )
-            source = _SOURCES.get(key, Source())
+            source = source_of(key) or Source()
             if winners or not source.is_included:
-                unused.append(UnusedBinding(_name(key), source, winners))
+                unused.append(UnusedBinding(name_of(key), source, winners))
     return sorted(unused)
 
 
@@ -323,11 +111,6 @@ def _trace(cls: type) -> '_Trace':
     trace = _Trace()
     trace.parameters(gin.config._inverse_lookup(cls), [])
     return trace
-
-
-def _name(key: Key) -> str:
-    scope, selector, parameter = key
-    return f'{scope}/{".".join(selector.split(".")[-2:])}.{parameter}'.lstrip('/')
 
 
 def _is_inside(scope: str, outer: str) -> bool:
@@ -370,7 +153,7 @@ class _Trace:
         self._path.append(here)
         try:
             bound = _bound(configurable, scopes)
-            self.names += [_name(('/'.join(scopes), configurable.selector, name)) for name in bound]
+            self.names += [name_of(('/'.join(scopes), configurable.selector, name)) for name in bound]
             found = {
                 name: self._argument(configurable, scopes, name, *value)
                 for name, value in bound.items()
@@ -384,7 +167,7 @@ class _Trace:
 
     def _argument(self, configurable: Any, scopes: list[str], name: str, value: Any, key: Key | None, source: str):
         setting, final = self._setting(value, key, source, scopes)
-        if key is not None and configurable.selector not in ('gin.macro', 'gin.singleton'):
+        if key is not None and configurable.selector not in _STAND_FOR_VALUES:
             wrong = problem_of_argument(configurable.wrapped, name, _stand_ins(final))
             if wrong:
                 macro = f' (%{setting.macro.lstrip("%")} from {setting.source})' if setting.macro else f' ({source})'
@@ -407,7 +190,7 @@ class _Trace:
         if isinstance(value, gin.config.ConfigurableReference):
             # As in gin, a scope of its own replaces that of the surroundings; and a singleton calls what it is handed.
             inner = value.scopes or (scopes if value.evaluate or macro.endswith('.singleton()') else [])
-            if value.configurable.selector in ('gin.macro', 'gin.singleton'):
+            if value.configurable.selector in _STAND_FOR_VALUES:
                 return self._behind(value, inner, f'{macro} {value!r}'.strip())
             parts = self.parameters(value.configurable, inner, value.evaluate)
             return Setting(repr(value), source, macro, parts), value
@@ -434,7 +217,7 @@ class _Trace:
         try:
             ((value, key, source),) = _bound(reference.configurable, scopes).values()
             setting, final = self._setting(value, key, source, scopes, macro)
-            is_made = reference.configurable.selector == 'gin.singleton'
+            is_made = reference.configurable.selector == _SINGLETON
             return setting, Reference(final.configurable.wrapped, True) if is_made else final
         finally:
             self._path.pop()
@@ -448,7 +231,7 @@ def _bound(configurable: Any, scopes: list[str]) -> dict[str, _Bound]:
         for name, value in gin.config._CONFIG.get((scope, configurable.selector), {}).items():
             key = scope, configurable.selector, name
             # A module that a file imports might bind what no file does.
-            values[name] = _Bound(value, key, str(_SOURCES.get(key, 'Python code')))
+            values[name] = _Bound(value, key, str(source_of(key) or 'Python code'))
     return values
 
 
@@ -479,7 +262,7 @@ def _class_name(configurable: Any) -> str:
 
 
 def _reference(selector: str, scopes: Sequence[str], is_called: bool) -> str:
-    if selector == 'gin.macro':
+    if selector == MACRO:
         return f'%{"/".join(scopes)}'
     return f'@{"/".join([*scopes, selector.split(".")[-1]])}{"()" if is_called else ""}'
 

@@ -128,7 +128,7 @@ def test_a_run_that_was_terminated_goes_on_with_nothing_but_its_folder(tmp_path)
         (['--gin_file', 'gin/nothing.gin'], [], 'searched'),
         (['--gin_file', 'gin/catch/meta_discount.gin'], ['NUM_SEDS = 1'], 'did you mean NUM_SEEDS'),
         (['--gin_file', 'gin/catch/meta_discount.gin'], ['TOTAL_ENV_STEPS = 10'], 'less than one meta-step'),
-        (['--gin_file', 'gin/base/actor_critic.gin'], [], 'is required and not set'),
+        (['--gin_file', 'gin/base/agents/actor_critic.gin'], [], 'is required and not set'),
     ],
 )
 def test_bad_input_is_one_line_and_status_2_and_nothing_is_written(

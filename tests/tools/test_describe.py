@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import re
 
 import jax
 import pytest
@@ -10,13 +11,16 @@ import pytest
 from agents.experiments import gin_config, provenance
 from agents.experiments.description import Head, LearnedField, by_path, describe, differences
 from agents.experiments.experiment import Experiment
-from agents.experiments.provenance import COMMAND_LINE, DEFAULT, Setting
+from agents.experiments.gin_reader import COMMAND_LINE
+from agents.experiments.provenance import DEFAULT, Setting
 from components.networks import network
+from tests.helpers.gin_text import lines_of_bindings
 from tools import describe as tool
 
 FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/*/*.gin'))
 VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
 CATCH = 'gin/catch/meta_discount.gin'
+ACTOR_CRITIC, META_GRADIENT = 'gin/base/agents/actor_critic.gin', 'gin/base/methods/meta_gradient.gin'
 INNER, OUTER = 'agent.update_rule.objective.', 'agent.meta_optimiser.outer_loss.objective.'
 HEADER = """from __gin__ import dynamic_registration
 from components.networks import network
@@ -24,10 +28,9 @@ from components.networks import torsos
 """
 
 
-def at(file, binding):
-    """`file:line` of a binding, which the file holds once."""
-    (line,) = [i for i, text in enumerate((gin_config.ROOT / file).read_text().splitlines(), 1) if binding in text]
-    return f'{file}:{line}'
+def at(file, name):
+    """`file:line` of a binding."""
+    return f'{file}:{lines_of_bindings((gin_config.ROOT / file).read_text())[name]}'
 
 
 def check_against(settings, built):
@@ -61,20 +64,20 @@ def parameters(settings, container=None):
     ('bindings', 'path', 'value', 'macro', 'source'),
     [
         ([], f'{INNER}returns.discount', '0.8', '', at(CATCH, 'inner/returns.LambdaReturn.discount')),  # Overrides.
-        ([], f'{INNER}returns.lambda_', '0.95', '', at('gin/base/actor_critic.gin', 'LambdaReturn.lambda_ =')),
-        ([], f'{OUTER}returns.discount', '1.0', '', at('gin/base/meta_gradient.gin', 'LambdaReturn.discount =')),
+        ([], f'{INNER}returns.lambda_', '0.95', '', at(ACTOR_CRITIC, 'inner/returns.LambdaReturn.lambda_')),
+        ([], f'{OUTER}returns.discount', '1.0', '', at(META_GRADIENT, 'outer/returns.LambdaReturn.discount')),
         ([], f'{OUTER}value_cost', '0.25', '', at(CATCH, 'outer/actor_critic.ActorCritic.value_cost')),
-        ([], f'{INNER}value_cost', '0.5', '', at('gin/base/actor_critic.gin', 'ActorCritic.value_cost')),
+        ([], f'{INNER}value_cost', '0.5', '', at(ACTOR_CRITIC, 'inner/actor_critic.ActorCritic.value_cost')),
         ([], f'{INNER}value_head', "'value'", '', DEFAULT),
-        ([], 'agent.environment.batch_size', '64', '%NUM_ENVS', at('gin/catch/actor_critic.gin', 'NUM_ENVS =')),
+        ([], 'agent.environment.batch_size', '64', '%NUM_ENVS', at('gin/catch/actor_critic.gin', 'NUM_ENVS')),
         (['NUM_ENVS = 3', 'NUM_ENVS = 4'], 'agent.environment.batch_size', '4', '%NUM_ENVS', COMMAND_LINE),
         (['inner/returns.LambdaReturn.lambda_ = 0.5'], f'{INNER}returns.lambda_', '0.5', '', COMMAND_LINE),
         (['inner/returns.LambdaReturn.lambda_ = 0.5'], f'{OUTER}returns.lambda_', '1.0', '',
-         at('gin/base/meta_gradient.gin', 'LambdaReturn.lambda_ =')),
+         at(META_GRADIENT, 'outer/returns.LambdaReturn.lambda_')),
         ([], 'agent.meta_optimiser.optimiser.transforms[1].learning_rate', '0.003', '',
-         at('gin/base/meta_gradient.gin', 'adam.learning_rate = 3e-3')),
+         at(META_GRADIENT, 'outer/optax.adam.learning_rate')),
         ([], 'agent.meta_optimiser.optimiser.transforms[1].b1', '0.9', '', DEFAULT),
-        ([], 'loggers[0]', '@loggers.CSVLogger', '', at('gin/base/run.gin', 'Experiment.loggers')),
+        ([], 'loggers[0]', '@loggers.CSVLogger', '', at('gin/base/run.gin', 'experiment.Experiment.loggers')),
     ],
 )  # fmt: skip
 def test_a_value_is_told_with_its_source(bindings, path, value, macro, source):
@@ -90,7 +93,7 @@ def test_every_variant_is_described_as_it_is_built_and_as_its_run_repeats_it(fil
         if setting.source != DEFAULT:
             path, line = setting.source.split(':')
             text = (gin_config.ROOT / path).read_text().splitlines()[int(line) - 1]
-            assert text.startswith(f'{setting.macro[1:]} =') if setting.macro else f'.{parameter} =' in text
+            assert re.match(rf'{setting.macro[1:]} =' if setting.macro else rf'(.*\.| +){parameter} =', text)
     assert len(description.meta_parameters) == len(experiment.agent.meta_parameters.parameters)
     assert description.parameters.total == sum(description.parameters.modules.values()) > 0
 
@@ -152,14 +155,15 @@ c/hk.LSTM.hidden_size = 6
 
 def test_an_include_after_a_binding_and_a_later_file_win(tmp_path):
     paths = [tmp_path / 'one.gin', tmp_path / 'two.gin']
-    paths[0].write_text(f"{HEADER}torsos.MLP.hidden_sizes = (8,)\ninclude 'gin/base/catch.gin'\n")
+    paths[0].write_text(f"{HEADER}torsos.MLP.hidden_sizes = (8,)\ninclude 'gin/base/environments/catch.gin'\n")
     paths[1].write_text(f'{HEADER}\ntorsos.MLP.hidden_sizes = (9,)\n')
 
     def hidden_sizes(*paths):
         gin_config.load(paths)
         return provenance.settings(network.Network)['torso'].parts['hidden_sizes']
 
-    assert hidden_sizes(paths[0]) == Setting('(64, 64)', at('gin/base/catch.gin', 'hidden_sizes = (64, 64)'))
+    source = at('gin/base/environments/catch.gin', 'torsos.MLP.hidden_sizes')
+    assert hidden_sizes(paths[0]) == Setting('(64, 64)', source)
     assert hidden_sizes(*paths) == Setting('(9,)', f'{paths[1]}:5')
 
 
@@ -226,7 +230,7 @@ def test_differences_are_what_one_has_and_the_other_has_not():
     path = f'{INNER}returns.discount'
     assert found[path] == (
         Setting('0.7', COMMAND_LINE),
-        Setting('0.99', at('gin/base/actor_critic.gin', 'LambdaReturn.discount =')),
+        Setting('0.99', at(ACTOR_CRITIC, 'inner/returns.LambdaReturn.discount')),
     )
     assert found['agent.meta_optimiser.overlapping'][1] is None
     assert f'{INNER}returns.lambda_' not in found
@@ -237,8 +241,9 @@ def test_differences_are_what_one_has_and_the_other_has_not():
 def test_tables_for_people(capsys):
     assert tool.main(['--gin_file', CATCH]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ['│', '└──', 'batch_size', '64', '%NUM_ENVS', at('gin/catch/actor_critic.gin', 'NUM_ENVS =')] in rows
-    assert ['│', '│', '│', '├──', 'discount', '0.8,', 'learned', at(CATCH, 'LambdaReturn.discount')] in rows
+    assert ['│', '└──', 'batch_size', '64', '%NUM_ENVS', at('gin/catch/actor_critic.gin', 'NUM_ENVS')] in rows
+    source = at(CATCH, 'inner/returns.LambdaReturn.discount')
+    assert ['│', '│', '│', '├──', 'discount', '0.8,', 'learned', source] in rows
     assert ['objective.returns.discount', '1', '0.8', 'Sigmoid', '0.0', '1.0'] in rows
     assert ['value', '()', 'update_rule.objective', 'meta_optimiser.outer_loss.objective'] in rows
     assert ['total', '7,684'] in rows
@@ -262,7 +267,7 @@ def test_a_run_is_compared_with_a_file_either_way_round(tmp_path, capsys):
     (tmp_path / 'config.gin').write_text(gin_config.config_str())
     (line,) = [i for i, text in enumerate(gin_config.config_str().splitlines(), 1) if text == 'UNROLL_LENGTH = 7']
     run = {'value': '7', 'source': f'{tmp_path}/config.gin:{line}', 'macro': '%UNROLL_LENGTH'}
-    file = {'value': '10', 'source': at('gin/catch/actor_critic.gin', 'UNROLL_LENGTH ='), 'macro': '%UNROLL_LENGTH'}
+    file = {'value': '10', 'source': at('gin/catch/actor_critic.gin', 'UNROLL_LENGTH'), 'macro': '%UNROLL_LENGTH'}
 
     assert tool.main(['--workdir', str(tmp_path), '--diff', CATCH, '--json']) == 0
     assert json.loads(capsys.readouterr().out) == {
@@ -283,7 +288,7 @@ def test_a_run_is_compared_with_a_file_either_way_round(tmp_path, capsys):
     ('arguments', 'part'),
     [
         (['--gin_file', 'gin/nothing.gin'], 'searched'),
-        (['--gin_file', 'gin/base/actor_critic.gin'], 'is required and not set'),
+        (['--gin_file', 'gin/base/agents/actor_critic.gin'], 'is required and not set'),
         (['--gin_file', CATCH, '--gin_bindings', 'NUM_SEDS = 1'], 'did you mean NUM_SEEDS'),
         (['--gin_file', CATCH, '--gin_bindings', 'NUM_ENVS = 0'], 'batch_size must be at least 1'),
         (['--gin_file', CATCH, '--diff', 'gin/nothing.gin'], 'searched'),

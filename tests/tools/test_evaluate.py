@@ -178,9 +178,10 @@ def test_endless_episodes_on_the_host_are_cut_and_greedy_takes_the_mode(workdir,
             assert float(row['standard_error']) == pytest.approx(error, rel=0.4)
 
 
-def test_the_experiment_says_where_episodes_are_cut_by_default(workdir, tmp_path):
-    limit = '--gin_bindings', 'experiment.Experiment.max_episode_length = 2'
-    assert main(workdir, '--episodes', 1, '--out', tmp_path / 'rows.csv', *limit) == 0
+@pytest.mark.parametrize('limit', ['.max_episode_length = 2', ':\n    max_episode_length = 2'])
+def test_the_experiment_says_where_episodes_are_cut_by_default(limit, workdir, tmp_path):
+    binding = '--gin_bindings', f'experiment.Experiment{limit}'
+    assert main(workdir, '--episodes', 1, '--out', tmp_path / 'rows.csv', *binding) == 0
     for row in rows(tmp_path / 'rows.csv'):
         assert (row['episode_return'], row['episode_length'], row['standard_error']) == ('0.0', '2.0', 'nan')
 
@@ -348,6 +349,7 @@ def test_frozen_values_can_be_those_of_a_network():
         (['--environment', 'nothing.gin'], "'nothing.gin' is missing"),
         (['--environment', '@cartpole.CartPole()'], '--gin_bindings can name what the files import'),
         (['--gin_bindings', 'catch.Catch.rows = 1'], 'Catch.rows must be at least 2'),
+        (['--fresh_agents', '--gin_bindings', 'catch.Catch:\n    rows = 1'], 'Catch.rows must be at least 2'),
         (['--render', 'episode.png'], 'must end with .gif'),
         (['--render', 'episode.gif', '--fresh_agents'], '--render draws the agents of a run'),
         (['--fresh_agents', '--meta_parameters_of', '2', '--out', 'nowhere'], 'there is no seed 2'),

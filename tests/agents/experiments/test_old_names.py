@@ -14,7 +14,8 @@ import tools.evaluate
 import tools.run
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
-from agents.experiments.old_names import MOVED_FIELDS, RENAMED
+from agents.experiments.old_names import MOVED_FIELDS, MOVED_FILES, RENAMED
+from tests.helpers.gin_text import SPELLINGS, respelled
 
 DATA = pathlib.Path(__file__).resolve().parents[2] / 'data'
 CONFIGS = sorted((DATA / 'configs').glob('*.gin'))
@@ -27,6 +28,45 @@ def test_every_old_name_leads_to_something(old):
         importlib.import_module(RENAMED[old])
         return
     assert getattr(importlib.import_module(module), name).__module__ == module  # Defined there, not just imported.
+
+
+@pytest.mark.parametrize('old', MOVED_FILES)
+def test_every_moved_file_is_named_by_its_old_path(old, tmp_path, monkeypatch):
+    new = MOVED_FILES[old]
+    assert (gin_config.ROOT / new).is_file()
+    (tmp_path / 'mine.gin').write_text(f"from __gin__ import dynamic_registration\ninclude '{old}'\n")
+    for folder, path in {
+        gin_config.ROOT: old,
+        gin_config.ROOT / 'gin': old.removeprefix('gin/'),
+        tmp_path: gin_config.ROOT / old,
+    }.items():
+        monkeypatch.chdir(folder)
+        with pytest.raises(
+            gin_config.ConfigurationError, match=f'^gin file {str(path)!r} has moved: name {new!r} instead$'
+        ):
+            gin_config.load([path])
+    with pytest.raises(gin_config.ConfigurationError, match=f'mine.gin, line 2: gin file {old!r} has moved: .*{new!r}'):
+        gin_config.load([tmp_path / 'mine.gin'])
+    with pytest.raises(gin_config.ConfigurationError, match=f'--gin_bindings: gin file {old!r} has moved: .*{new!r}'):
+        gin_config.load([], [f"include '{old}'"])
+    (tmp_path / old).parent.mkdir(parents=True)
+    (tmp_path / old).write_text('')  # One of the user's own.
+    gin_config.load([tmp_path / 'mine.gin'])
+
+
+def test_a_command_with_the_old_path_of_a_file_is_one_line_and_status_2(tmp_path, capsys):
+    command = [
+        '--gin_file',
+        'gin/catch/actor_critic.gin',
+        '--gin_file',
+        'gin/base/snake.gin',
+        '--workdir',
+        str(tmp_path),
+    ]
+    assert tools.run.main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: gin file 'gin/base/snake.gin' has moved: name 'gin/base/environments/snake.gin' instead"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('old', MOVED_FIELDS)
@@ -51,7 +91,17 @@ def test_an_old_configuration_describes_the_variant_of_today(path):
     assert read(path) == read(variant)
 
 
-def test_names_that_a_file_gives_to_old_modules_are_kept(tmp_path):
+def test_an_old_configuration_is_the_same_in_every_spelling(tmp_path):
+    def bindings(spelling):
+        (tmp_path / 'old.gin').write_text(respelled(path.read_text(), spelling))
+        return gin_config.bindings_of(tmp_path / 'old.gin')
+
+    for path in CONFIGS:
+        assert bindings('blocks') == bindings('mixed') == gin_config.bindings_of(path)
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+def test_names_that_a_file_gives_to_old_modules_are_kept(spelling, tmp_path):
     lines = [
         'from __gin__ import dynamic_registration',
         'import components.environments.adapters',
@@ -62,9 +112,8 @@ def test_names_that_a_file_gives_to_old_modules_are_kept(tmp_path):
         'environments.Batch.environment = @components.environments.adapters.GymnaxEnvironment()',
         'environments.Batch.batch_size = 2',
     ]
-    (tmp_path / 'old.gin').write_text('\n'.join(lines))
-    gin_config.load([tmp_path / 'old.gin'])
-    assert gin_config.bindings() == {
+    (tmp_path / 'old.gin').write_text(respelled('\n'.join(lines), spelling))
+    assert gin_config.bindings_of(tmp_path / 'old.gin') == {
         'components.environments.adapters.gymnax.GymnaxEnvironment.environment': "'CartPole-v1'",
         'components.acting.policies.EpsilonMixture.epsilon': '0.5',
         'components.environments.batch.Batch.environment': (
