@@ -128,7 +128,7 @@ def test_no_gradient_flows_through_the_target():
 def test_the_targets_optimiser_keeps_its_own_state():
     learner = learner_of(bootstrapped(target_optimiser=Optimiser(optax.scale_by_adam(), 1e-3)))
     learner.advance(3)
-    state = learner.state.meta_opt_state.lifetime_state
+    state = learner.state.meta_opt_state.lifetime_state.opt_state
     assert state.count[0, 0] == 3
     assert all(np.any(np.asarray(x) != 0) for x in jax.tree.leaves(state.mu))
 
