@@ -43,7 +43,7 @@ from gymnax.environments.classic_control.cartpole import CartPole
 from agents.agent import Agent
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
-from agents.experiments.launch import argument_parser, notify, run_command
+from agents.experiments.launch import notify
 from agents.experiments.loggers import CSVLogger, TensorBoardLogger
 from agents.learner import Learner
 from components.environments.adapters.gymnax import GymnaxEnvironment
@@ -55,6 +55,7 @@ from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.networks.torsos import Convolution2D
 from tools import hand_written
+from tools.command_line import Parser, run_command
 
 Row = dict[str, Any]
 VARIANT = 'gin/snake/actor_critic.gin'
@@ -69,12 +70,15 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    parser = argument_parser(__doc__)
+    return run_command(_parser(), _run, arguments)
+
+
+def _parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument('--rounds', type=int, default=15, help='samples of each side')
     parser.add_argument('--only', nargs='+', choices=_benchmarks(), default=list(_benchmarks()))
     parser.add_argument('--out', type=pathlib.Path, help='CSV file to write the table to')
-    args = parser.parse_args(arguments)
-    return run_command(lambda: _run(args), args.traceback)
+    return parser
 
 
 def _benchmarks() -> dict[str, Callable[[int], list[Row]]]:

@@ -35,11 +35,12 @@ from agents.analysis.host_episodes import Episode, SeedVariables, TimeLimit, rol
 from agents.experiments import gin_config, run_folder
 from agents.experiments.experiment import Experiment
 from agents.experiments.gin_config import ConfigurationError
-from agents.experiments.launch import argument_parser, launch, notify, run_command
+from agents.experiments.launch import launch, notify
 from agents.experiments.restore import BEST, RestoredRun, find_checkpoint, restore_learner
 from components.acting.host_actor import HostActor
 from components.environments.base import Animator, animator_of
 from components.types import CompositionError
+from tools.command_line import Parser, run_command
 
 POLICIES = {'stochastic': False, 'greedy': True}
 """Whether each takes the most probable action."""
@@ -54,8 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    args = _parse(arguments)
-    return run_command(lambda: _command(args), args.traceback)
+    return run_command(_parser(), _command, arguments)
 
 
 def _command(args: argparse.Namespace) -> int:
@@ -63,8 +63,8 @@ def _command(args: argparse.Namespace) -> int:
     return (_meta_test if args.fresh_agents else _evaluate)(args)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argument_parser(__doc__)
+def _parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument('--workdir', type=pathlib.Path, required=True, help='a run with checkpoints')
     parser.add_argument('--checkpoint', metavar='N', help='meta-updates, or best; default: the newest')
     parser.add_argument(
@@ -101,7 +101,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar='I',
         help="the run's seed, counted from 0, that learned them",
     )
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -29,16 +29,15 @@ import argparse
 import pathlib
 import sys
 
-# A checkout can be run whether or not it is installed, from any folder, and gin files can import what lies in that one.
+# A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
-sys.path.append(str(pathlib.Path.cwd()))
 
 from agents.analysis import tables
 from agents.analysis.meta_rl import report
 from agents.analysis.meta_rl.behaviour_fits import summary_of_fits
-from agents.experiments.gin_config import ConfigurationError
-from agents.experiments.launch import argument_parser, run_command
 from agents.experiments.restore import restore_learners
+from components.types import ConfigurationError
+from tools.command_line import Parser, at_least, run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,65 +49,44 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    args = _parse(arguments)
-    return run_command(lambda: _report(args), args.traceback)
+    return run_command(_parser(), _report, arguments)
 
 
 def _report(args: argparse.Namespace) -> int:
-    checkpoints = _checked(args)
-    tests = report.tests_of({directory.name: report.task_of(directory, args.gin_file) for directory in args.workdir})
-    found = report.Report(tests, args.num_episodes, args.seed, args.greedy)
-    found.add_baselines()
-    for directory in args.workdir:
-        for run in restore_learners(directory, checkpoints):
-            found.add_agents(directory.name, run)
-    args.out.mkdir(parents=True, exist_ok=True)
-    tables.write_csv(args.out / 'report.csv', found.rows)
-    tables.show(*report.summary_tables(found.rows, tests))
-    if found.fits:
-        tables.write_csv(args.out / 'rescorla_wagner.csv', found.fits)
-        tables.show(report.summary_table(found.fits, summary_of_fits))
-    report.plot(args.out / 'report.png', found.rows, tests)
-    print(f'results are in {args.out}')
-    return 0
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argument_parser(__doc__)
-    parser.add_argument('--workdir', type=pathlib.Path, action='append', required=True, help='a run; repeatable')
-    parser.add_argument(
-        '--gin_file',
-        action='append',
-        default=[],
-        metavar='FILE',
-        help='read after the configuration of each run: imports the module of a study; repeatable',
-    )
-    parser.add_argument(
-        '--checkpoints', metavar='N,N', help='meta-updates, such as 100,200, or all; default: the newest'
-    )
-    parser.add_argument('--num_episodes', type=int, default=10_000, metavar='N', help='of each policy and seed')
-    parser.add_argument('--greedy', action='store_true', help='the most probable actions instead of drawn ones')
-    parser.add_argument('--seed', type=int, default=0, help='of the episodes')
-    parser.add_argument('--out', type=pathlib.Path, help='folder for results; default: report/ in the first workdir')
-    args = parser.parse_args(arguments)
-    args.out = args.out or args.workdir[0] / 'report'
-    return args
-
-
-def _checked(args: argparse.Namespace) -> list[int | str | None] | None:
-    """The checkpoints asked for; raises ConfigurationError for what cannot be meant."""
-    if args.num_episodes < 2:
-        raise ConfigurationError(f'--num_episodes must be at least 2, got {args.num_episodes}')
     names = [directory.name for directory in args.workdir]
     if len(set(names)) < len(names):
         raise ConfigurationError(
             f'--workdir: runs are told apart by the names of their folders, got {", ".join(names)}'
         )
-    if args.checkpoints in (None, 'all'):
-        return None if args.checkpoints else [None]
-    if not all(part.isdecimal() for part in args.checkpoints.split(',')):
-        raise ConfigurationError(f'--checkpoints are numbers with commas between them, or all, got {args.checkpoints}')
-    return list(dict.fromkeys(map(int, args.checkpoints.split(','))))
+    tasks = {directory.name: report.task_of(directory, args.gin_file or []) for directory in args.workdir}
+    tests = report.tests_of(tasks)
+    found = report.Report(tests, args.num_episodes, args.seed, args.greedy)
+    found.add_baselines()
+    for directory in args.workdir:
+        for run in restore_learners(directory, args.checkpoints):
+            found.add_agents(directory.name, run)
+    out = args.out or args.workdir[0] / 'report'
+    out.mkdir(parents=True, exist_ok=True)
+    tables.write_csv(out / 'report.csv', found.rows)
+    tables.show(*report.summary_tables(found.rows, tests))
+    if found.fits:
+        tables.write_csv(out / 'rescorla_wagner.csv', found.fits)
+        tables.show(report.summary_table(found.fits, summary_of_fits))
+    report.plot(out / 'report.png', found.rows, tests)
+    print(f'results are in {out}')
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument('--workdir', type=pathlib.Path, action='append', required=True, help='a run; repeatable')
+    parser.add_gin_file('read after the configuration of each run: imports the module of a study; repeatable')
+    parser.add_checkpoints(newest=True)
+    parser.add_argument('--num_episodes', type=at_least(2), default=10_000, metavar='N', help='of each policy and seed')
+    parser.add_argument('--greedy', action='store_true', help='the most probable actions instead of drawn ones')
+    parser.add_argument('--seed', type=int, default=0, help='of the episodes')
+    parser.add_argument('--out', type=pathlib.Path, help='folder for results; default: report/ in the first workdir')
+    return parser
 
 
 if __name__ == '__main__':

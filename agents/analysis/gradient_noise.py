@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from agents.analysis import signal_to_noise
 from agents.analysis.signal_to_noise import Draws, Interval
+from agents.learner import Learner
 from components.acting.actor import Actor
 from components.inner_loop import AgentState, InnerLoop, acting_source
 from components.meta_optimisers.gradient_estimators.base import repeat
@@ -23,7 +24,7 @@ from components.meta_optimisers.gradient_estimators.exact import MAX_FORWARD_SCA
 from components.meta_optimisers.step_weights import LastStep, StepWeights, Uniform
 from components.meta_optimisers.validation_loss import ValidationLoss
 from components.optimisers import Optimiser
-from components.types import Array, MetaParams
+from components.types import Array, CompositionError, MetaParams
 
 
 class FrozenAgent(NamedTuple):
@@ -95,6 +96,19 @@ class Sampler:
             return self._outer_loss.losses(per_update, agent, inner_loop)[0]
 
         return _jacobian(losses, flat)
+
+
+def sampler_of(learner: Learner, num_inner_steps: int, num_start_steps: int) -> Sampler:
+    """The sampler of a learner's meta-gradients.
+
+    Raises:
+      CompositionError: if it has none, or its outer loss is not a `ValidationLoss`.
+    """
+    meta_optimiser = learner.agent.meta_optimiser
+    outer_loss = getattr(meta_optimiser, 'outer_loss', None)
+    if not isinstance(outer_loss, ValidationLoss):
+        raise CompositionError(f'the study is of ValidationLoss, but the meta-optimiser is {meta_optimiser}')
+    return Sampler(outer_loss, learner.inner_loop, learner.actor, num_inner_steps, num_start_steps)
 
 
 def _jacobian(function: Callable[[Array], Array], at: Array) -> Array:
