@@ -42,9 +42,8 @@ class Parser(argparse.ArgumentParser):
 
     def add_checkpoint(self) -> None:
         """Adds `--checkpoint`, as `restore.restore_learner` takes it."""
-        self.add_argument(
-            '--checkpoint', type=_checkpoint, metavar='N', help=f'meta-updates, or {BEST}; default: the newest'
-        )
+        about = f'meta-updates, or {BEST}; default: the newest'
+        self.add_argument('--checkpoint', type=_checkpoint, metavar='N', help=about)
 
     def add_checkpoints(self, *, newest: bool) -> None:
         """Adds `--checkpoints`, as `restore.restore_learners` takes them.
@@ -52,13 +51,16 @@ class Parser(argparse.ArgumentParser):
         Args:
           newest: whether the default is the newest one; else all that there are.
         """
-        self.add_argument(
-            '--checkpoints',
-            type=lambda text: None if text == 'all' else integers(text),
-            default=[None] if newest else None,
-            metavar='N,N',
-            help=f'meta-updates, such as 100,200, or all; default: {"the newest" if newest else "all"}',
-        )
+        about = f'meta-updates, such as 100,200, or all; default: {"the newest" if newest else "all"}'
+        default = [None] if newest else None
+        self.add_argument('--checkpoints', type=_checkpoints, default=default, metavar='N,N', help=about)
+
+    def add_environment(self) -> None:
+        """Adds `--environment` and `--gin_bindings`, as `restore.in_environment` takes them."""
+        value = "a value for agent.Agent.environment such as '@batch.Batch()'"
+        about = f"a gin file, read after the run's, or {value}; default: the run's own"
+        self.add_argument('--environment', metavar='E', help=about)
+        self.add_gin_bindings('read last, of the environment; repeatable')
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigurationError, in the place of argparse's several lines."""
@@ -70,15 +72,13 @@ def run_command(
 ) -> int:
     """Calls a command with its arguments; prints an error in one line and returns the exit status.
 
-    Gin files that the command reads can import what lies in the working directory.
-
     Args:
       parser: of the arguments.
       command: returns an exit status.
       arguments: those of the command line if None.
     """
     use_open_outputs()
-    if str(pathlib.Path.cwd()) not in sys.path:
+    if str(pathlib.Path.cwd()) not in sys.path:  # Gin files can import what lies there.
         sys.path.append(str(pathlib.Path.cwd()))
     args = argparse.Namespace(traceback=False)
     try:
@@ -143,3 +143,7 @@ def _checkpoint(text: str) -> int | str:
     if text != BEST and not text.isdecimal():
         raise argparse.ArgumentTypeError(f'must be a number or {BEST}, got {text}')
     return text if text == BEST else int(text)
+
+
+def _checkpoints(text: str) -> list[int] | None:
+    return None if text == 'all' else integers(text)
