@@ -9,6 +9,8 @@ import pytest
 from components.types import CompositionError, ConfigurationError, DivergedError, UserError
 from tools.command_line import Parser, at_least, configuration, integers, run_command
 
+TOOLS = pathlib.Path(__file__).resolve().parents[2] / 'tools'
+
 
 def test_a_full_disk_is_one_line_with_the_way_out(capsys):
     def full(args):
@@ -112,3 +114,16 @@ def test_gin_files_can_import_what_lies_in_the_working_directory(tmp_path, monke
     monkeypatch.setattr(sys, 'path', sys.path[:])
     monkeypatch.chdir(tmp_path)
     assert run_command(options(), lambda args: 0 if str(tmp_path) in sys.path else 1, []) == 0
+
+
+def test_tools_are_short():
+    assert [path.name for path in TOOLS.rglob('*.py') if len(path.read_text().splitlines()) >= 150] == []
+
+
+@pytest.mark.parametrize('tool', sorted(TOOLS.glob('*.py')), ids=lambda path: path.stem)
+def test_a_tool_runs_in_the_frame(tool):
+    text = tool.read_text()
+    is_tool = tool.name not in ('__init__.py', 'command_line.py')
+    assert ('Parser(__doc__)' in text) == is_tool
+    assert ('return run_command(_parser(), ' in text) == is_tool
+    assert (text.endswith("if __name__ == '__main__':\n    sys.exit(main())\n")) == is_tool
