@@ -13,6 +13,7 @@ done.
 """
 
 import argparse
+import functools
 import pathlib
 import re
 import sys
@@ -21,7 +22,6 @@ from collections.abc import Iterator
 # A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
-import jax
 import numpy as np
 import rich.progress
 
@@ -33,9 +33,6 @@ from agents.experiments.restore import restore_learners
 from agents.learner import Learner
 from components.meta_optimisers.step_weights import Geometric, Lambda, LastStep, StepWeights, Uniform
 from tools.command_line import Parser, at_least, configuration, integers, run_command
-
-UNROLLS_AT_ONCE = 16
-"""In one compiled call, between two moves of the progress bar."""
 
 WEIGHTINGS = {cls.__name__: cls for cls in (LastStep, Uniform, Geometric, Lambda)}
 
@@ -139,9 +136,8 @@ def _learner(args: argparse.Namespace) -> Learner:
 
 
 def _draw(sampler: Sampler, agent: FrozenAgent, num_unrolls: int, seed: int, what: str) -> np.ndarray:
-    keys = jax.random.split(jax.random.key(seed), -(-num_unrolls // UNROLLS_AT_ONCE))
-    samples = [sampler(agent, key, UNROLLS_AT_ONCE) for key in rich.progress.track(keys, what)]
-    return np.concatenate(samples)[:num_unrolls]
+    track = functools.partial(rich.progress.track, description=what)
+    return gradient_noise.draw(sampler, agent, num_unrolls, seed, track)
 
 
 if __name__ == '__main__':

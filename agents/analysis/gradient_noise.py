@@ -6,7 +6,7 @@ unrolls, so that comparisons are paired.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,9 @@ from components.meta_optimisers.step_weights import LastStep, StepWeights, Unifo
 from components.meta_optimisers.validation_loss import ValidationLoss
 from components.optimisers import Optimiser
 from components.types import Array, CompositionError, MetaParams
+
+UNROLLS_AT_ONCE = 16
+"""In one compiled call of `draw`."""
 
 
 class FrozenAgent(NamedTuple):
@@ -96,6 +99,29 @@ class Sampler:
             return self._outer_loss.losses(per_update, agent, inner_loop)[0]
 
         return _jacobian(losses, flat)
+
+
+def draw(
+    sampler: Sampler,
+    frozen: FrozenAgent,
+    num_unrolls: int,
+    seed: int,
+    track: Callable[[Array], Iterable[Array]] = iter,
+) -> np.ndarray:
+    """Draws meta-gradients in compiled calls of a few unrolls each.
+
+    Args:
+      sampler: what draws them.
+      frozen: the agent.
+      num_unrolls: `N`.
+      seed: of the unrolls.
+      track: what shows progress, from the keys of the calls to the same keys.
+
+    Returns:
+      `[N, K, P]`, as of the sampler.
+    """
+    keys = jax.random.split(jax.random.key(seed), -(-num_unrolls // UNROLLS_AT_ONCE))
+    return np.concatenate([sampler(frozen, key, UNROLLS_AT_ONCE) for key in track(keys)])[:num_unrolls]
 
 
 def sampler_of(learner: Learner, num_inner_steps: int, num_start_steps: int) -> Sampler:
