@@ -57,7 +57,6 @@ class BanditStudy(Study):
     """Regret, reward and share of best arms by pull."""
 
     environment: Bandit
-
     x = 'pull'
     y = ('cumulative_regret',)
 
@@ -203,7 +202,6 @@ class TwoStepStudy(Study):
     """Probabilities of repeating a choice by reward x transition, their interaction and main effect."""
 
     environment: TwoStep
-
     x = None
     y = ('rewarded_common', 'rewarded_rare', 'unrewarded_common', 'unrewarded_rare')
 
@@ -213,9 +211,6 @@ class TwoStepStudy(Study):
     def measure(self, recording: FrozenEpisodes) -> list[Row]:
         places = recording.states.place[:-1]
         return self._rows(two_step_policies.TwoStepEpisodes(places.T, recording.actions.T, recording.rewards.T))
-
-    def summary(self, rows: Sequence[Row]) -> Row:
-        return rows[0]
 
     def baselines(self) -> Mapping[str, Baseline]:
         task = self.environment
@@ -241,7 +236,6 @@ class HarlowStudy(Study):
     """Share of correct choices by trial, with the objects of training and with as many others."""
 
     environment: AnyHarlow
-
     x = 'trial'
     y = ('correct',)
 
@@ -286,7 +280,6 @@ class IMazeStudy(Study):
     """Steps to an episode's first goal, and from there to each later one."""
 
     environment: SymbolicIMaze | IMaze
-
     x = None
     y = ('first', 'later')
 
@@ -297,9 +290,6 @@ class IMazeStudy(Study):
         found = goal_latencies(recording.states.reached_goal[1:])
         score = float(recording.rewards.sum(0).mean())
         return [{**found._asdict(), 'later_over_first': found.later / found.first, 'episode_return': score}]
-
-    def summary(self, rows: Sequence[Row]) -> Row:
-        return rows[0]
 
 
 study_of.register(BernoulliBandit, BanditStudy)

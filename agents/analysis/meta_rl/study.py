@@ -25,7 +25,8 @@ class Study(Protocol):
     rows      = measure(recording), and baseline(key, num_episodes) for each of baselines()
     a line of the report is summary(rows); its plot is columns `y` over column `x`
 
-    A class that inherits from it needs neither baselines nor variations nor models of behaviour.
+    A class that inherits from it needs neither baselines nor variations nor models of behaviour, and no summary of a
+    single row.
 
     Attributes:
       environment: the task, without wrappers.
@@ -46,8 +47,9 @@ class Study(Protocol):
         ...
 
     def summary(self, rows: Sequence[Row]) -> Row:
-        """The few numbers that tell most of rows, by the name of a column of the report's table."""
-        ...
+        """The few numbers that tell most of rows, by column of the report's table; the single row by default."""
+        (row,) = rows
+        return row
 
     def baselines(self) -> Mapping[str, Baseline]:
         """Hand-designed policies that play in the same tasks, by name."""

@@ -85,7 +85,7 @@ class Coin(Catch):
 
 
 class CoinStudy(Study):
-    """The first half of the protocol."""
+    """What the protocol asks for, and no more."""
 
     x, y = None, ('paid',)
 
@@ -98,14 +98,12 @@ class CoinStudy(Study):
     def measure(self, recording):
         return [{'paid': float(recording.rewards.mean())}]
 
-    def summary(self, rows):
-        return rows[0]
-
 
 def test_a_study_registers_itself_for_a_class_and_those_that_inherit_from_it():
     study_of.register(Coin, CoinStudy)
     study = study_of(type('Biased', (Coin,), {})())
     assert type(study) is CoinStudy
+    assert study.summary([{'paid': 1.0}]) == {'paid': 1.0}
     assert (study.baselines(), study.variations(), study.simulated(), study.fits(None)) == ({}, {}, {}, [])
 
 
