@@ -107,6 +107,21 @@ class Learner(acme_core.Learner):
         if self._check_finite:
             _check_finite({**metrics.logs, 'weights': np.where(finite, 0, np.nan)}, row['learner_updates'])
 
+    def load_learned_meta_params(self) -> None:
+        """Takes the meta-parameters that were learned before in place of initial ones, where `Agent` names some.
+
+        Raises:
+          CompositionError: if they are of other shapes.
+        """
+        read = self.agent.meta_parameters.learned
+        if read is None:
+            return
+        learned = jax.tree.map(lambda x: jnp.stack([x] * self.num_seeds), read())
+        shapes, expected = (jax.tree.map(jnp.shape, x) for x in (learned, self.state.meta_params))
+        if shapes != expected:
+            raise CompositionError(f'the learned meta-parameters are of shapes {shapes}, where {expected} are needed')
+        self.state = self.state._replace(meta_params=learned)
+
     def trace(self) -> jax.stages.Traced:
         """The program behind `advance`, `(state, num_meta_steps) -> (state, ...)`, for cost analysis."""
         return self._compiled_steps.trace(self.state, 1)

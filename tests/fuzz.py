@@ -30,8 +30,8 @@ sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 import tools.run
 from agents.experiments import gin_config, provenance
 from agents.experiments.experiment import Experiment
-from agents.experiments.launch import argument_parser
 from tests.helpers.gin_text import SPELLINGS, respelled
+from tools.command_line import Parser, run_command
 
 VARIANTS = (
     'gin/catch/self_tuning.gin',
@@ -72,7 +72,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    args = _parse(arguments)
+    return run_command(_parser(), _fuzz, arguments)
+
+
+def _fuzz(args: argparse.Namespace) -> int:
+    if args.what == 'files':
+        args.tries = min(args.tries, 200)
     statuses: collections.Counter[int | None] = collections.Counter()
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -254,18 +259,15 @@ def _drawn(tries: list, args: argparse.Namespace) -> list:
     return tries if len(tries) <= args.tries else random.Random(args.seed).sample(tries, args.tries)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argument_parser(__doc__)
+def _parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument('what', choices=('bindings', 'files'))
-    parser.add_argument('--gin_file', action='append', metavar='FILE', help='repeatable; default: six variants')
+    parser.add_gin_file('repeatable; default: six variants')
     parser.add_argument('--name', default='', help='only fields whose names hold this')
     parser.add_argument('--tries', type=int, default=10**9, help='at most; default: all, or 200 files')
     parser.add_argument('--seed', type=int, default=0, help='of what is drawn')
     parser.add_argument('--seconds', type=float, default=60, help='time limit of a try')
-    args = parser.parse_args(arguments)
-    if args.what == 'files':
-        args.tries = min(args.tries, 200)
-    return args
+    return parser
 
 
 if __name__ == '__main__':

@@ -34,7 +34,7 @@ def test_whatever_is_bound_is_accepted_or_refused_in_one_line(file, tmp_path):
     outcomes = [outcome(file, bindings_of(command)) for _, command in fuzz.binding_tries(args, tmp_path)]
     assert len(outcomes) == 100
     assert all(message is None or (message and '\n' not in message) for message in outcomes)
-    assert 3 < sum(message is None for message in outcomes) < 50
+    assert 0 < sum(message is None for message in outcomes) < 50
     assert sum('must be' in str(message) for message in outcomes) > 40
 
 

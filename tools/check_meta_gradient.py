@@ -10,20 +10,17 @@ Exit status: 0 if all agree, 1 if one does not or is exactly zero, 2 when what w
 import argparse
 import pathlib
 import sys
+from collections.abc import Iterator
 
-# A checkout can be run whether or not it is installed, from any folder, and gin files can import what lies in that one.
+# A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
-sys.path.append(str(pathlib.Path.cwd()))
 
-import rich.box
-import rich.console
-import rich.table
-
+from agents.analysis import tables
 from agents.analysis.finite_differences import Comparison, compare_with_finite_differences, stops
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
-from agents.experiments.launch import argument_parser, run_command
 from agents.learner import Learner
+from tools.command_line import Parser, run_command
 
 SHRUNK = ['TOTAL_ENV_STEPS = 1_000_000', 'NUM_ENVS = 3', 'UNROLL_LENGTH = 4']
 
@@ -37,8 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    args = _parse(arguments)
-    return run_command(lambda: _check(args), args.traceback)
+    return run_command(_parser(), _check, arguments)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -48,31 +44,27 @@ def _check(args: argparse.Namespace) -> int:
         print(f'{path} = False for this check: finite differences see through what stops a gradient')
     comparisons = compare_with_finite_differences(Learner(agent))
     passed = {path: _passes(comparison, args.tolerance) for path, comparison in comparisons.items()}
-    # Wider than any terminal: a path that is cut short would be of no use.
-    rich.console.Console(width=1_000).print(_table(comparisons, passed))
+    columns = 'meta-parameter', 'autodiff', 'finite difference', 'relative error', ''
+    tables.show(tables.table(columns, _rows(comparisons, passed)))
     return 0 if all(passed.values()) else 1
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argument_parser(__doc__)
-    parser.add_argument('--gin_file', action='append', required=True, metavar='FILE', help='read in order; repeatable')
-    parser.add_argument('--gin_bindings', action='append', default=[], metavar='LINE', help='repeatable')
+def _parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_gin_file(required=True)
+    parser.add_gin_bindings()
     parser.add_argument('--tolerance', type=float, default=1e-4, help='of the relative error')
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _passes(comparison: Comparison, tolerance: float) -> bool:
     return comparison.autodiff != 0 and comparison.relative_error < tolerance
 
 
-def _table(comparisons: dict[str, Comparison], passed: dict[str, bool]) -> rich.table.Table:
-    table = rich.table.Table(
-        'meta-parameter', 'autodiff', 'finite difference', 'relative error', '', box=rich.box.SIMPLE
-    )
+def _rows(comparisons: dict[str, Comparison], passed: dict[str, bool]) -> Iterator[list[str]]:
     for path, comparison in comparisons.items():
-        numbers = [f'{x:.6g}' for x in (comparison.autodiff, comparison.finite_difference, comparison.relative_error)]
-        table.add_row(path, *numbers, 'pass' if passed[path] else 'fail')
-    return table
+        numbers = comparison.autodiff, comparison.finite_difference, comparison.relative_error
+        yield [path, *(f'{x:.6g}' for x in numbers), 'pass' if passed[path] else 'fail']
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 
+# A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
 import jax
@@ -24,7 +25,7 @@ import numpy as np
 from agents.experiments import gin_config
 from agents.experiments.checkpoints import Checkpointer
 from agents.experiments.experiment import CHECKPOINTS, Experiment
-from agents.experiments.launch import argument_parser, run_command
+from tools.command_line import Parser, at_least, run_command
 
 CLOCKS = ('wall_time', 'steps_per_second')
 
@@ -38,8 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    args = _parse(arguments)
-    return run_command(lambda: _check(args), args.traceback)
+    return run_command(_parser(), _check, arguments)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -63,14 +63,14 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if differing else 0
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argument_parser(__doc__)
-    parser.add_argument('--gin_file', required=True, metavar='FILE')
-    parser.add_argument('--gin_bindings', action='append', default=[], metavar='LINE', help='repeatable')
-    parser.add_argument('--kills', type=int, default=20)
+def _parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument('--gin_file', required=True, metavar='FILE', help='of the run')
+    parser.add_gin_bindings()
+    parser.add_argument('--kills', type=at_least(1), default=20, help='how often; default: 20')
     parser.add_argument('--longest', type=float, default=15, help='seconds from a start to the next kill, at most')
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _command(args: argparse.Namespace, workdir: pathlib.Path) -> list[str]:

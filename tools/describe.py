@@ -15,21 +15,20 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-# A checkout can be run whether or not it is installed, from any folder, and gin files can import what lies in that one.
+# A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
-sys.path.append(str(pathlib.Path.cwd()))
 
-import rich.box
-import rich.console
 import rich.table
 
+from agents.analysis import tables
 from agents.experiments.description import LEARNED_FROM, Description, describe, differences
-from agents.experiments.launch import argument_parser, run_command
 from agents.experiments.provenance import Setting
+from agents.experiments.run_folder import CONFIG
 from components.types import ConfigurationError
+from tools.command_line import Parser, configuration, run_command
 
 Differences = Mapping[str, tuple[Setting | None, Setting | None]]
 
@@ -43,62 +42,59 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    args = _parse(arguments)
-    return run_command(lambda: _describe(args), args.traceback)
+    return run_command(_parser(), _describe, arguments)
 
 
 def _describe(args: argparse.Namespace) -> int:
-    description = describe(args.gin_file or [args.workdir / 'config.gin'], args.gin_bindings)
+    if args.gin_file and args.workdir:
+        raise ConfigurationError('--gin_file and --workdir exclude each other; --diff compares with another one')
+    description = describe(configuration(args), args.gin_bindings)
     found = differences(description, describe([_gin_file(args.diff)])) if args.diff else None
     names = ' '.join([*(args.gin_file or [str(args.workdir)]), *args.gin_bindings]), str(args.diff)
     if args.json:
         document = dataclasses.asdict(description) if found is None else _difference_document(found, *names)
         print(json.dumps(document, indent=2))
     else:
-        # Wider than any terminal: a path that is cut short would be of no use. What gin writes may look like markup.
-        console = rich.console.Console(width=1_000, markup=False)
-        for table in _tables(description) if found is None else [_difference_table(found, *names)]:
-            console.print(table)
+        tables.show(*(_tables(description) if found is None else [_difference_table(found, *names)]))
     if description.unused_bindings:
         raise ConfigurationError('; '.join(description.unused_bindings))  # As training would.
     return 0
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argument_parser(__doc__)
-    described = parser.add_mutually_exclusive_group(required=True)
-    described.add_argument('--gin_file', action='append', metavar='FILE', help='read in order; repeatable')
-    described.add_argument('--workdir', type=pathlib.Path, help='a run, which has left its configuration there')
-    parser.add_argument(
-        '--gin_bindings', action='append', default=[], metavar='LINE', help='of what is described alone; repeatable'
-    )
+def _parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_gin_file()
+    parser.add_argument('--workdir', type=pathlib.Path, help='a run, which has left its configuration there')
+    parser.add_gin_bindings('of what is described alone; repeatable')
     parser.add_argument('--diff', type=pathlib.Path, metavar='OTHER', help='a gin file or a run to compare with')
     parser.add_argument('--json', action='store_true', help='one JSON document')
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _gin_file(path: pathlib.Path) -> pathlib.Path:
     """A gin file, or the one that a run has left in its folder."""
-    return path / 'config.gin' if path.is_dir() else path
+    return path / CONFIG if path.is_dir() else path
 
 
 def _tables(description: Description) -> Iterator[rich.table.Table]:
     learned = {f'{LEARNED_FROM}{path}' for path in description.meta_parameters}
-    yield _table(['component', 'value', 'macro', 'from'], _component_rows(description.components, learned))
+    yield tables.table(['component', 'value', 'macro', 'from'], _component_rows(description.components, learned))
     fields = [
         (path, *('' if x is None else str(x) for x in dataclasses.astuple(field)))
         for path, field in description.meta_parameters.items()
     ]
-    yield _table(['meta-parameter', 'numbers', 'initial value', 'bijector', 'low', 'high'], fields)
-    yield _table(['could be learned too', 'value'], [(path, str(x)) for path, x in description.learnable.items()])
+    yield tables.table(['meta-parameter', 'numbers', 'initial value', 'bijector', 'low', 'high'], fields)
+    yield tables.table(['could be learned too', 'value'], [(path, str(x)) for path, x in description.learnable.items()])
     heads = [
         (name, str(head.shape), '\n'.join(head.inner), '\n'.join(head.outer))
         for name, head in description.heads.items()
     ]
-    yield _table(['head', 'shape', 'asked for by: inner', 'outer'], heads)
+    yield tables.table(['head', 'shape', 'asked for by: inner', 'outer'], heads)
     counts = {**description.parameters.modules, 'total': description.parameters.total}
-    yield _table(['module of the network', 'parameters'], [(name, f'{count:,}') for name, count in counts.items()])
-    yield _table(['binding without effect'], [(name,) for name in description.unused_bindings])
+    yield tables.table(
+        ['module of the network', 'parameters'], [(name, f'{count:,}') for name, count in counts.items()]
+    )
+    yield tables.table(['binding without effect'], [(name,) for name in description.unused_bindings])
 
 
 def _component_rows(
@@ -116,7 +112,7 @@ def _component_rows(
 
 def _difference_table(found: Differences, first: str, second: str) -> rich.table.Table:
     rows = [(path, *_value_and_source(a), *_value_and_source(b)) for path, (a, b) in found.items()]
-    return _table(['what differs', first, 'from', second, 'from'], rows)
+    return tables.table(['what differs', first, 'from', second, 'from'], rows)
 
 
 def _value_and_source(setting: Setting | None) -> tuple[str, str]:
@@ -130,15 +126,6 @@ def _difference_document(found: Differences, first: str, second: str) -> dict[st
 
 def _without_parts(setting: Setting | None) -> dict[str, str] | None:
     return {name: getattr(setting, name) for name in ('value', 'source', 'macro')} if setting else None
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> rich.table.Table:
-    table = rich.table.Table(*columns, box=rich.box.SIMPLE)
-    for row in rows:
-        table.add_row(*row)
-    if not table.rows:
-        table.add_row('none')
-    return table
 
 
 if __name__ == '__main__':

@@ -23,14 +23,15 @@ import datetime
 import pathlib
 import sys
 
-# A checkout can be run whether or not it is installed, from any folder, and gin files can import what lies in that one.
+# A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
-sys.path.append(str(pathlib.Path.cwd()))
 
 from agents.experiments import gin_config, run_folder
 from agents.experiments.cost_estimate import estimate_cost
 from agents.experiments.experiment import Experiment
-from agents.experiments.launch import argument_parser, launch, run_command
+from agents.experiments.launch import launch
+from components.types import ConfigurationError
+from tools.command_line import Parser, run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,11 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
       The exit status.
     """
-    args = _parse(arguments)
-    return run_command(lambda: _run(args), args.traceback)
+    return run_command(_parser(), _run, arguments)
 
 
 def _run(args: argparse.Namespace) -> int:
+    if not args.gin_file and not (args.workdir and run_folder.has_run(args.workdir)):
+        raise ConfigurationError('give --gin_file, or the --workdir of a run to go on with')
     directory = run_folder.check(args.workdir or _default_workdir(args.gin_file[-1]))
     bindings = [*args.gin_bindings, *([] if args.seed is None else [f'SEED = {args.seed}'])]
     files = args.gin_file or [directory / run_folder.CONFIG]
@@ -57,12 +59,10 @@ def _run(args: argparse.Namespace) -> int:
     return launch(files, bindings, directory, extend=args.extend, started=STARTED)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argument_parser(__doc__)
-    parser.add_argument('--gin_file', action='append', metavar='FILE', help='read in order; default: that of the run')
-    parser.add_argument(
-        '--gin_bindings', action='append', default=[], metavar='LINE', help="such as 'NUM_SEEDS = 10'; repeatable"
-    )
+def _parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_gin_file('read in order; default: that of the run')
+    parser.add_gin_bindings("such as 'NUM_SEEDS = 10'; repeatable")
     parser.add_argument(
         '--workdir', type=pathlib.Path, help='a new folder, or that of a run to go on with; default: new, under runs/'
     )
@@ -71,10 +71,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         '--dry_run', action='store_true', help='build, compile and take a few steps; print what training would take'
     )
     parser.add_argument('--seed', type=int, help='short for the binding SEED')
-    args = parser.parse_args(arguments)
-    if not args.gin_file and not (args.workdir and run_folder.has_run(args.workdir)):
-        parser.error('give --gin_file, or the --workdir of a run to go on with')
-    return args
+    return parser
 
 
 def _default_workdir(gin_file: str) -> pathlib.Path:

@@ -6,7 +6,7 @@ unrolls, so that comparisons are paired.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from agents.analysis import signal_to_noise
 from agents.analysis.signal_to_noise import Draws, Interval
+from agents.learner import Learner
 from components.acting.actor import Actor
 from components.inner_loop import AgentState, InnerLoop, acting_source
 from components.meta_optimisers.gradient_estimators.base import repeat
@@ -23,7 +24,10 @@ from components.meta_optimisers.gradient_estimators.exact import MAX_FORWARD_SCA
 from components.meta_optimisers.step_weights import LastStep, StepWeights, Uniform
 from components.meta_optimisers.validation_loss import ValidationLoss
 from components.optimisers import Optimiser
-from components.types import Array, MetaParams
+from components.types import Array, CompositionError, MetaParams
+
+UNROLLS_AT_ONCE = 16
+"""In one compiled call of `draw`."""
 
 
 class FrozenAgent(NamedTuple):
@@ -98,6 +102,42 @@ class Sampler:
             return self._outer_loss.losses(per_update, agent, inner_loop, objective_state)[0]
 
         return _jacobian(losses, flat)
+
+
+def draw(
+    sampler: Sampler,
+    frozen: FrozenAgent,
+    num_unrolls: int,
+    seed: int,
+    track: Callable[[Array], Iterable[Array]] = iter,
+) -> np.ndarray:
+    """Draws meta-gradients in compiled calls of a few unrolls each.
+
+    Args:
+      sampler: what draws them.
+      frozen: the agent.
+      num_unrolls: `N`.
+      seed: of the unrolls.
+      track: what shows progress, from the keys of the calls to the same keys.
+
+    Returns:
+      `[N, K, P]`, as of the sampler.
+    """
+    keys = jax.random.split(jax.random.key(seed), -(-num_unrolls // UNROLLS_AT_ONCE))
+    return np.concatenate([sampler(frozen, key, UNROLLS_AT_ONCE) for key in track(keys)])[:num_unrolls]
+
+
+def sampler_of(learner: Learner, num_inner_steps: int, num_start_steps: int) -> Sampler:
+    """The sampler of a learner's meta-gradients.
+
+    Raises:
+      CompositionError: if it has none, or its outer loss is not a `ValidationLoss`.
+    """
+    meta_optimiser = learner.agent.meta_optimiser
+    outer_loss = getattr(meta_optimiser, 'outer_loss', None)
+    if not isinstance(outer_loss, ValidationLoss):
+        raise CompositionError(f'the study is of ValidationLoss, but the meta-optimiser is {meta_optimiser}')
+    return Sampler(outer_loss, learner.inner_loop, learner.actor, num_inner_steps, num_start_steps)
 
 
 def _jacobian(function: Callable[[Array], Array], at: Array) -> Array:

@@ -1,14 +1,17 @@
 """Episodes of an agent on the host, played through acme's environment loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import acme
 import dm_env
 import jax
+import numpy as np
+from acme import specs
 from acme.utils.loggers.dataframe import InMemoryLogger
 
 from agents.learner import Learner
+from components.types import CompositionError
 
 
 class Episode(NamedTuple):
@@ -86,8 +89,45 @@ class TimeLimit(dm_env.Environment):
         return timestep._replace(step_type=dm_env.StepType.LAST) if over else timestep
 
 
+def check_fits(spec: specs.EnvironmentSpec, trained_on: specs.EnvironmentSpec) -> None:
+    """Checks that a network made for one environment can act in another.
+
+    Args:
+      spec: of the other environment.
+      trained_on: of the one that the network was made for.
+
+    Raises:
+      CompositionError: if it cannot; the message names what differs.
+    """
+    shown, known = (
+        {'observations': _structure(s.observations), 'actions': getattr(s.actions, 'num_values', s.actions)}
+        for s in (spec, trained_on)
+    )
+    differences = [
+        f'its {name} are {shown[name]} instead of {known[name]}' for name in shown if shown[name] != known[name]
+    ]
+    if differences:
+        raise CompositionError(f'the environment does not fit the weights: {" and ".join(differences)}')
+
+
+def _structure(observations: Any) -> Any:
+    return jax.tree.map(lambda s: f'{jax.dtypes.canonicalize_dtype(s.dtype)} {list(s.shape)}', observations)
+
+
 def rollout(environment: dm_env.Environment, actor: acme.Actor, num_episodes: int) -> list[Episode]:
     """Plays episodes with an actor that is told what happens, but not to update itself."""
     log = InMemoryLogger()
     acme.EnvironmentLoop(environment, actor, logger=log, should_update=False).run(num_episodes)
     return [Episode(float(row['episode_return']), row['episode_length']) for row in log.data]
+
+
+def summarise(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Means over episodes, and the standard error of that of the return; NaN for one episode."""
+    returns, lengths = np.array(episodes, float).T
+    error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else np.nan
+    return {
+        'episodes': len(episodes),
+        'episode_return': returns.mean(),
+        'standard_error': error,
+        'episode_length': lengths.mean(),
+    }

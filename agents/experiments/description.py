@@ -29,8 +29,8 @@ class LearnedField:
 
     Attributes:
       size: how many numbers it is.
-      initial_value: in the units of the field, to 6 digits; None if it is not one number. One draw if it starts at
-        random.
+      initial_value: in the units of the field, to 6 digits; None if it is not one number, or was learned by another
+        run. One draw if it starts at random.
       bijector: class of what keeps it in its bounds; None if it has none.
       low: lower bound, never reached; None for none.
       high: upper bound, likewise.
@@ -136,7 +136,10 @@ def differences(first: Description, second: Description) -> dict[str, tuple[Sett
 def _learned_fields(agent: Agent) -> dict[str, LearnedField]:
     meta_params = agent.meta_parameters.init(jax.random.key(0), agent.update_rule, agent.environment.spec())
     values = agent.meta_parameters.values(meta_params)
-    return {path: _learned_field(entry, values[path]) for path, entry in agent.meta_parameters.parameters.items()}
+    fields = {path: _learned_field(entry, values[path]) for path, entry in agent.meta_parameters.parameters.items()}
+    if agent.meta_parameters.learned:  # Read when the run starts.
+        fields = {path: dataclasses.replace(field, initial_value=None) for path, field in fields.items()}
+    return fields
 
 
 def _learnable(agent: Agent) -> dict[str, float | str]:

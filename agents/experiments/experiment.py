@@ -135,7 +135,7 @@ class Experiment:
           Meta-steps that have been taken, `num_meta_steps` unless it was stopped.
 
         Raises:
-          CompositionError: if a meta-parameter turns out to have no effect.
+          CompositionError: if a meta-parameter turns out to have no effect, or learned ones do not fit.
           DivergedError: if a loss or a weight is not finite; the checkpoints are from before.
           CheckpointError: if a checkpoint cannot be written, or the newest cannot be used.
           EnvironmentFailedError: if an environment on the host has failed; there is a checkpoint of the last row.
@@ -183,6 +183,7 @@ class _Training:
         self._notify = notify
         checkpoint = self._checkpointer and self._checkpointer.restore_newest(self._learner.save(), notify)
         if not checkpoint:
+            self._learner.load_learned_meta_params()
             self._loggers.restore(None)
             return
         self._learner.restore(checkpoint.state)

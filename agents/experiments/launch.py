@@ -1,67 +1,17 @@
-"""Starts or resumes a run that gin files describe; shared by the command lines."""
+"""Starts or resumes a run that gin files describe, and ends it on a signal."""
 
-import argparse
-import errno
 import os
 import pathlib
-import re
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agents.experiments import gin_config, run_folder
 from agents.experiments.experiment import Experiment
-from agents.experiments.outputs import is_lost, say, use_open_outputs
-from components.types import UserError
-
-FAILED = 2
-"""Exit status of an error that does not say another."""
+from agents.experiments.outputs import say
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """What asks a run to end: Ctrl-C, a terminal that closes, and what clusters send before they take a machine back."""
-
-MAX_LENGTH = 500
-"""Characters that are shown of a message that was not written for users."""
-
-
-def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """The parser of a tool's command line, from the tool's docstring; it takes `--traceback`."""
-    parser = argparse.ArgumentParser(description=str(description).splitlines()[0])
-    parser.add_argument('--traceback', action='store_true', help='show where an error comes from')
-    return parser
-
-
-def run_command(command: Callable[[], int], show_traceback: bool = False) -> int:
-    """Calls a command; prints an error in one line and returns the exit status.
-
-    Args:
-      command: returns an exit status.
-      show_traceback: whether to print where the error comes from before the line.
-    """
-    use_open_outputs()
-    try:
-        return command()
-    except Exception as error:
-        if isinstance(error, BrokenPipeError) and is_lost(sys.stdout):
-            return 0  # The reader has gone, `head` say.
-        if show_traceback:
-            say(traceback.format_exc().rstrip(), sys.stderr)
-        say(f'error: {_in_one_line(error)}', sys.stderr)
-        return error.exit_status if isinstance(error, UserError) else FAILED
-
-
-def _in_one_line(error: Exception) -> str:
-    # gin adds where it was called to what a constructor says.
-    message = re.sub(r" In call to configurable '.*$", '', ' '.join(str(error).split()))
-    if isinstance(error, UserError):
-        return message
-    if isinstance(error, OSError):
-        full = ': make room and give the same command again; what was written stands'
-        return f'{message}{full if error.errno == errno.ENOSPC else ""}'
-    if len(message) > MAX_LENGTH:
-        message = f'{message[:MAX_LENGTH]}...'
-    return f'{type(error).__name__}: {message}; --traceback shows where it comes from'
 
 
 def notify(line: str) -> None:

@@ -1,9 +1,10 @@
 """Runs on disk: the agents of a checkpoint, and what they have learned."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from agents.experiments.checkpoints import Checkpointer
 from agents.experiments.experiment import CHECKPOINTS, Experiment
 from agents.learner import Learner
 from components.meta_parameters.meta_parameters import MetaParameterSet
+from components.types import MetaParams
 
 BEST = 'best'
 """In place of a checkpoint's number: the one with the highest return."""
@@ -87,31 +89,74 @@ def find_checkpoint(directory: str | os.PathLike, checkpoint: int | str | None =
         return checkpointer.find(_number(checkpointer, checkpoint))
 
 
-def learned_meta_parameters(
-    entries: MetaParameterSet, directory: str, checkpoint: int, seed: int = 0
-) -> MetaParameterSet:
-    """Meta-parameters that start from what a seed of a run had learned.
+def in_environment(
+    directory: pathlib.Path, environment: str | None, bindings: Sequence[str]
+) -> tuple[list[str | pathlib.Path], list[str]]:
+    """The gin files and bindings that describe a run's experiment in another environment.
 
     Args:
-      entries: the same paths as in the run.
+      directory: the run's folder.
+      environment: a gin file, which is read after the run's configuration, or a value for `agent.Agent.environment`
+        such as `@batch.Batch()`; None for the run's own.
+      bindings: read last.
+    """
+    files: list[str | pathlib.Path] = [directory / run_folder.CONFIG]
+    if environment and environment.startswith('@'):
+        return files, [f'agent.Agent.environment = {environment}', *bindings]
+    return files + ([environment] if environment else []), list(bindings)
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedMetaParams:
+    """Reads the unconstrained meta-parameters that a seed of a run had learned, when it is called.
+
+    Args:
       directory: the run's folder.
       checkpoint: its number of meta-updates.
       seed: which of the run's seeds, counted from 0.
-
-    Raises:
-      ValueError: if the paths differ, or there is no such seed.
-      ConfigurationError: if there is no such run or checkpoint.
-      CheckpointError: if the checkpoint is damaged.
+      paths: of the meta-parameters, which have to be the run's.
     """
-    with _checkpoints(directory) as checkpointer:
-        meta_params = checkpointer.read(checkpoint)['state']['meta_params']
-    if set(meta_params) != set(entries.parameters) or not meta_params:
-        learned, asked = (', '.join(sorted(paths)) or 'none' for paths in (meta_params, entries.parameters))
-        raise ValueError(f'{directory} has learned the meta-parameters {learned}; asked for are {asked}')
-    num_seeds = len(jax.tree.leaves(meta_params)[0])
-    if not 0 <= seed < num_seeds:
-        raise ValueError(f'{directory} has {num_seeds} seeds, counted from 0; there is no seed {seed}')
-    return entries.frozen(jax.tree.map(lambda x: x[seed], meta_params))
+
+    directory: str
+    checkpoint: int
+    seed: int
+    paths: Collection[str]
+
+    def __call__(self) -> MetaParams:
+        """Reads the checkpoint.
+
+        Raises:
+          ConfigurationError: if there is no such run, checkpoint or seed, or the paths differ.
+          CheckpointError: if the checkpoint is damaged.
+        """
+        with _checkpoints(self.directory) as checkpointer:
+            meta_params = checkpointer.read(self.checkpoint)['state']['meta_params']
+        if set(meta_params) != set(self.paths) or not meta_params:
+            learned, asked = (', '.join(sorted(paths)) or 'none' for paths in (meta_params, self.paths))
+            raise gin_config.ConfigurationError(
+                f'{self.directory} has learned the meta-parameters {learned}; asked for are {asked}'
+            )
+        num_seeds = len(jax.tree.leaves(meta_params)[0])
+        if not 0 <= self.seed < num_seeds:
+            raise gin_config.ConfigurationError(
+                f'{self.directory} has {num_seeds} seeds, counted from 0; there is no seed {self.seed}'
+            )
+        return jax.tree.map(lambda x: x[self.seed], meta_params)
+
+
+def learned_meta_parameters(
+    entries: MetaParameterSet, directory: str, checkpoint: int, seed: int = 0
+) -> MetaParameterSet:
+    """Meta-parameters that start from what a seed of a run had learned; the checkpoint is read when a run starts.
+
+    Args:
+      entries: the same paths as in the run.
+      directory: as for `LearnedMetaParams`.
+      checkpoint: likewise.
+      seed: likewise.
+    """
+    learned = LearnedMetaParams(directory, checkpoint, seed, tuple(entries.parameters))
+    return dataclasses.replace(entries, learned=learned)
 
 
 @contextlib.contextmanager

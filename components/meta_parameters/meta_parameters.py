@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -80,26 +80,6 @@ class Weights:
 
 
 @component
-class Frozen:
-    """A meta-parameter that starts from a value that was learned before, instead of what the field holds.
-
-    Args:
-      entry: the meta-parameter that was learned.
-      meta_param: its unconstrained value, a pytree of NumPy arrays.
-    """
-
-    entry: MetaParameter
-    meta_param: Any
-
-    def init(self, key: Array, default: Any) -> Any:
-        del key, default
-        return jax.tree.map(jnp.asarray, self.meta_param)
-
-    def value(self, meta_param: Any) -> Any:
-        return self.entry.value(meta_param)
-
-
-@component
 class MetaParameterSet:
     """Which fields of an update rule are learned by the outer loop.
 
@@ -110,9 +90,12 @@ class MetaParameterSet:
       parameters: entries by the path of their field from the update rule, through attributes and dictionary keys:
         `objective.returns.discount`, `objective.terms.outer_critic.cost`, `optimiser.learning_rate`,
         `objective.returns.weights`.
+      learned: reads unconstrained values that were learned before; a run that starts calls it and starts from them.
+        None to start from what the entries say.
     """
 
     parameters: Mapping[str, MetaParameter] = dataclasses.field(default_factory=dict)
+    learned: Callable[[], MetaParams] | None = None
 
     def init(self, key: Array, update_rule: Any, spec: specs.EnvironmentSpec) -> dict[str, Any]:
         """Unconstrained values to start from.
@@ -151,10 +134,6 @@ class MetaParameterSet:
     def values(self, meta_params: MetaParams) -> dict[str, Any]:
         """Values in the units of the fields, by path."""
         return {path: entry.value(meta_params[path]) for path, entry in self.parameters.items()}
-
-    def frozen(self, meta_params: MetaParams) -> 'MetaParameterSet':
-        """The same set, which starts from these unconstrained values."""
-        return MetaParameterSet({path: Frozen(entry, meta_params[path]) for path, entry in self.parameters.items()})
 
     def bind(self, update_rule: Any, meta_params: MetaParams) -> Any:
         """The update rule with its learned fields replaced; nothing is validated again, as values may be traced."""

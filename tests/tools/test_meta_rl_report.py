@@ -1,10 +1,12 @@
 """The report of agents that learn within an episode."""
 
 import csv
+import functools
 
-import numpy as np
 import pytest
 
+from agents.analysis.meta_rl import report as report_of_analysis
+from agents.analysis.meta_rl import studies
 from tools import meta_rl_report, run
 
 SMALL = [
@@ -107,11 +109,82 @@ def test_one_line_and_status_2_for_what_cannot_be_reported(bandits, tmp_path, ca
     assert 'there is no checkpoint 3' in error(bandits[0], arguments=['--checkpoints', '3'])
     assert 'numbers with commas' in error(bandits[0], arguments=['--checkpoints', 'best'])
     catch = train(tmp_path / 'catch', 'gin/catch/actor_critic.gin', 'torsos.MLP.hidden_sizes = (4,)')
-    assert 'nothing to report of Catch' in error(catch)
+    line = error(catch)
+    assert 'catch: no study is registered for Catch, only for BernoulliBandit' in line
+    assert 'import the module' in line
     host = train(tmp_path / 'host', 'gin/host/catch.gin', 'torsos.MLP.hidden_sizes = (4,)')
     assert 'reports are of pure-JAX environments' in error(host)
 
 
-def test_cells_tell_mean_and_range():
-    assert meta_rl_report._cell([0.25]) == '0.250'
-    assert meta_rl_report._cell([0.0, np.float64(1)]) == '0.500 [0.000, 1.000]'
+STUDY = """
+from agents.analysis.meta_rl.studies import study_of
+from agents.analysis.meta_rl.study import Study
+from components.environments.catch import Catch
+
+
+class Caught(Study):
+    x, y = 'trial', ('caught',)
+
+    def __init__(self, environment):
+        self.environment = environment
+
+    def num_steps(self):
+        return self.environment.rows - 1
+
+    def measure(self, recording):
+        return [{'trial': 1, 'caught': float((recording.rewards.sum(0) > 0).mean())}]
+
+    def summary(self, rows):
+        return {'share caught': rows[0]['caught']}
+
+    def baselines(self):
+        return {'never moves': lambda key, num_episodes: [{'trial': 1, 'caught': 0.25}]}
+"""
+REGISTRATION = """
+
+class OwnCatch(Catch):
+    pass
+
+
+study_of.register(OwnCatch, Caught)
+"""
+IMPORTS = 'from __gin__ import dynamic_registration\n'
+
+
+def test_a_users_own_study_is_named_in_a_gin_file(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'my_study.py').write_text(STUDY + REGISTRATION)
+    (tmp_path / 'mine.gin').write_text(
+        f"""{IMPORTS}
+import my_study
+from components.environments import batch
+include 'gin/catch/actor_critic.gin'
+batch.Batch.environment = @my_study.OwnCatch()
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    workdir = train(tmp_path / 'mine', str(tmp_path / 'mine.gin'), 'torsos.MLP.hidden_sizes = (4,)')
+    assert report(workdir) == 0
+    assert 'share caught' in capsys.readouterr().out
+    found = rows(workdir / 'report' / 'report.csv')
+    assert [(row['policy'], row['seed']) for row in found] == [('never moves', ''), ('mine', '0'), ('mine', '1')]
+    assert all(0 <= float(row['caught']) <= 1 for row in found)
+
+
+def test_a_study_that_was_written_after_the_run_is_named_in_a_file_of_its_own(tmp_path, monkeypatch):
+    workdir = train(tmp_path / 'later', 'gin/catch/actor_critic.gin', 'torsos.MLP.hidden_sizes = (4,)')
+    (tmp_path / 'later_study.py').write_text(STUDY + '\nstudy_of.register(Catch, Caught)\n')
+    (tmp_path / 'later.gin').write_text(f'{IMPORTS}import later_study\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(studies, 'study_of', copy_of(studies.study_of))
+    monkeypatch.setattr(report_of_analysis, 'study_of', studies.study_of)
+    assert report(workdir) == 2
+    assert report(workdir, arguments=['--gin_file', tmp_path / 'later.gin']) == 0
+    assert (workdir / 'report' / 'report.csv').exists()
+
+
+def copy_of(registry):
+    """A registry of its own for a test, with the same studies."""
+    copy = functools.singledispatch(registry.registry[object])
+    for cls, study in registry.registry.items():
+        copy.register(cls, study)
+    return copy

@@ -1,12 +1,19 @@
-"""Metrics and baselines of deep meta-RL, by task family.
+"""The registered studies of deep meta-RL: metrics and baselines of bandits, two-step task, Harlow task and I-maze.
+
+`study_of` is the registry, by class of environment. A study of another task registers itself in its own module, which a
+gin file imports:
+
+    class MyStudy(Study): ...
+
+    study_of.register(MyTask, MyStudy)
 
 Source: Wang et al. (2016), whose figures these are the numbers of; the policies to compare with are said there too, or
 are Bayes-optimal.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +24,7 @@ from agents.analysis.meta_rl import bandit_policies, behaviour_fits, two_step_po
 from agents.analysis.meta_rl.bandit_policies import BanditPolicy, Rollout
 from agents.analysis.meta_rl.harlow import performance_by_trial
 from agents.analysis.meta_rl.i_maze import goal_latencies
+from agents.analysis.meta_rl.study import Baseline, Fit, Row, SimulatedFit, Study
 from components.environments.bandits import Bandit, BernoulliBandit, InformativeBandit, RestlessBandit
 from components.environments.base import Environment
 from components.environments.harlow.pixels import Harlow
@@ -25,102 +33,82 @@ from components.environments.harlow.symbolic import SymbolicHarlow
 from components.environments.i_maze.pixels import IMaze
 from components.environments.i_maze.symbolic import SymbolicIMaze
 from components.environments.two_step import TwoStep
-from components.types import Array
+from components.types import Array, ConfigurationError
 
-Row = dict[str, float]
 AnyHarlow = SymbolicHarlow | RingHarlow | Harlow
 
 
-class Study(NamedTuple):
-    """What is measured in an environment.
-
-    Attributes:
-      environment: without wrappers.
-      num_steps: of its longest episode.
-      measure: from recorded episodes to rows: one for each pull or trial, or a single one.
-      baselines: hand-designed policies, by name: from a key of `bandit_policies.episode_keys` and a number
-        of episodes to the same rows.
-      variations: studies of other forms of the environment to measure in as well, by name.
-      summary: from rows to the few numbers that tell most.
-      x: column that curves are drawn over; None for bars.
-      y: columns that are drawn.
-      fits: from recorded episodes to rows of `behaviour_fits.fits_of`; None where no models of behaviour are fitted.
-      simulated: such rows of policies that are such models, by name, from a key and a number of episodes.
-    """
-
-    environment: Environment
-    num_steps: int
-    measure: Callable[[FrozenEpisodes], list[Row]]
-    summary: Callable[[Sequence[Row]], Row]
-    x: str | None
-    y: Sequence[str]
-    baselines: Mapping[str, Callable[[Array, int], list[Row]]] = {}
-    variations: Mapping[str, 'Study'] = {}
-    fits: Callable[[FrozenEpisodes], list[dict[str, Any]]] | None = None
-    simulated: Mapping[str, Callable[[Array, int], list[dict[str, Any]]]] = {}
-
-
+@functools.singledispatch
 def study_of(environment: Environment) -> Study:
-    """The study of an environment without wrappers.
+    """The study of an environment without wrappers, the registered one of its class or of the nearest base class.
 
     Raises:
-      ValueError: if there is none.
+      ConfigurationError: if none is registered; the message names the environments that have one.
     """
-    match environment:
-        case BernoulliBandit() | RestlessBandit() | InformativeBandit():
-            return _study_of_bandit(environment)
-        case TwoStep():
-            return _study_of_two_step(environment)
-        case SymbolicHarlow() | RingHarlow() | Harlow():
-            return _study_of_harlow(environment)
-        case SymbolicIMaze() | IMaze():
-            return _study_of_i_maze(environment)
-    raise ValueError(
-        f'there is nothing to report of {type(environment).__name__}: reports are of bandits, and of TwoStep, '
-        'SymbolicHarlow, RingHarlow, Harlow, SymbolicIMaze and IMaze'
+    known = sorted(cls.__name__ for cls in study_of.registry if cls is not object)
+    raise ConfigurationError(
+        f'no study is registered for {type(environment).__name__}, only for {", ".join(known)}: import the module that '
+        'registers one (studies.study_of.register) in a gin file'
     )
 
 
-def _study_of_bandit(bandit: Bandit, prior: Bandit | None = None) -> Study:
-    """The study of a bandit, with policies that take it for one of `prior`, if that is given."""
+@dataclasses.dataclass(frozen=True)
+class BanditStudy(Study):
+    """Regret, reward and share of best arms by pull."""
 
-    def measure(recording: FrozenEpisodes) -> list[Row]:
-        return _rows_of_rollout(rollout_of(bandit, recording), bandit)
+    environment: Bandit
+    x = 'pull'
+    y = ('cumulative_regret',)
 
-    def played_by(policy: BanditPolicy) -> Callable[[Array, int], list[Row]]:
-        return lambda key, num_episodes: _rows_of_rollout(
-            bandit_policies.rollout(policy, bandit, key, num_episodes), bandit
-        )
+    def num_steps(self) -> int:
+        return self.environment.num_pulls
 
-    baselines = {name: played_by(policy) for name, policy in _policies_for(prior or bandit).items()}
-    study = Study(bandit, bandit.num_pulls, measure, _summary_of_rollout, 'pull', ('cumulative_regret',), baselines)
-    return _with_volatilities(study, bandit) if isinstance(bandit, RestlessBandit) else study
+    def measure(self, recording: FrozenEpisodes) -> list[Row]:
+        return self.rows(rollout_of(self.environment, recording))
 
-
-def _with_volatilities(study: Study, bandit: RestlessBandit) -> Study:
-    """Measures each standard deviation of the walk for itself; with a single one, fits models of behaviour."""
-    deviations = tuple(bandit.standard_deviations)
-    if len(deviations) > 1:
-        alone = {d: dataclasses.replace(bandit, standard_deviations=(d,)) for d in deviations}
-        variations = {f'standard deviation {d:g}': _study_of_bandit(one, bandit) for d, one in alone.items()}
-        return study._replace(variations=variations)
-
-    def rows(rollout: Rollout) -> list[dict[str, Any]]:
+    def rows(self, rollout: Rollout) -> list[Row]:
+        """For each pull: what has been lost and won so far, and the share of episodes that pull the best arm."""
+        columns = {name: np.asarray(x) for name, x in self.columns(rollout).items()}
         return [
-            {'standard_deviation': deviations[0], **row}
-            for row in behaviour_fits.fits_of(rollout.arms, rollout.rewards)
+            {'pull': t + 1, **{name: float(x[t]) for name, x in columns.items()}} for t in range(rollout.arms.shape[1])
         ]
 
-    def played_by(policy: BanditPolicy) -> Callable[[Array, int], list[dict[str, Any]]]:
-        return lambda key, num_episodes: rows(bandit_policies.rollout(policy, bandit, key, num_episodes))
+    def columns(self, rollout: Rollout) -> dict[str, Array]:
+        """What the rows tell, each by pull, `[T]`."""
+        regret = np.cumsum(np.asarray(rollout.regret, np.float64), 1)
+        reward = np.cumsum(np.asarray(rollout.rewards, np.float64), 1)
+        return {
+            'cumulative_regret': regret.mean(0),
+            'standard_error': regret.std(0, ddof=1) / np.sqrt(len(regret)),
+            'cumulative_reward': reward.mean(0),
+            'best_arm': (np.asarray(rollout.regret) < 1e-6).mean(0),
+        }
 
-    return study._replace(
-        fits=lambda recording: rows(rollout_of(bandit, recording)),
-        simulated={
-            'Rescorla-Wagner (0.5)': played_by(bandit_policies.RescorlaWagner(0.5)),
-            'Rescorla-Wagner (0.5), softmax': played_by(bandit_policies.RescorlaWagner(0.5, inverse_temperature=5.0)),
-        },
-    )
+    def summary(self, rows: Sequence[Row]) -> Row:
+        last = rows[-1]
+        return {
+            'regret': last['cumulative_regret'],
+            'standard error': last['standard_error'],
+            'sub-optimal pulls': sum(1 - row['best_arm'] for row in rows),
+            'reward': last['cumulative_reward'],
+        }
+
+    def baselines(self) -> Mapping[str, Baseline]:
+        def played_by(policy: BanditPolicy) -> Baseline:
+            return lambda key, n: self.rows(bandit_policies.rollout(policy, self.environment, key, n))
+
+        return {name: played_by(policy) for name, policy in self.policies().items()}
+
+    def policies(self) -> dict[str, BanditPolicy]:
+        """The policies of the baselines, by name."""
+        policies = _policies_for_any_bandit() | {'Thompson': bandit_policies.ThompsonSampling()}
+        if self.environment.spec().actions.num_values == 2:
+            policies |= {
+                'Gittins': bandit_policies.Gittins(self.num_steps()),
+                'Bayes-optimal (independent)': bandit_policies.BayesOptimal(self.num_steps()),
+                'majority rule': bandit_policies.MajorityRule(),
+            }
+        return policies
 
 
 def rollout_of(bandit: Bandit, recording: FrozenEpisodes) -> Rollout:
@@ -132,96 +120,142 @@ def rollout_of(bandit: Bandit, recording: FrozenEpisodes) -> Rollout:
     return jax.tree.map(lambda x: np.asarray(x).T, rollout)
 
 
-def _policies_for(bandit: Bandit) -> dict[str, BanditPolicy]:
-    num_pulls, num_arms = bandit.num_pulls, bandit.spec().actions.num_values
-    policies: dict[str, BanditPolicy] = {
+def _policies_for_any_bandit() -> dict[str, BanditPolicy]:
+    return {
         'random': bandit_policies.Random(),
         **{f'UCB ({exploration:g})': bandit_policies.UCB(exploration) for exploration in (0.5, 1, 2)},
     }
-    if isinstance(bandit, InformativeBandit):
-        return policies | {
-            'Thompson (true prior)': bandit_policies.SearchWithoutReplacement(bandit.target_reward),
+
+
+@dataclasses.dataclass(frozen=True)
+class InformativeStudy(BanditStudy):
+    """The same where one arm tells which the best is: how often that one is pulled, too."""
+
+    environment: InformativeBandit
+
+    def columns(self, rollout: Rollout) -> dict[str, Array]:
+        informative = np.asarray(rollout.arms) == self.environment.num_candidates
+        return {**super().columns(rollout), 'informative_arm': informative.mean(0)}
+
+    def summary(self, rows: Sequence[Row]) -> Row:
+        pulls = [row['informative_arm'] for row in rows]
+        return {**super().summary(rows), 'informative arm first': pulls[0], 'and later': float(np.mean(pulls[1:]))}
+
+    def policies(self) -> dict[str, BanditPolicy]:
+        return _policies_for_any_bandit() | {
+            'Thompson (true prior)': bandit_policies.SearchWithoutReplacement(self.environment.target_reward),
             'Bayes-optimal': bandit_policies.InformativeArmFirst(),
         }
-    if isinstance(bandit, RestlessBandit):
-        deviations = tuple(bandit.standard_deviations)
-        return policies | {
+
+
+@dataclasses.dataclass(frozen=True)
+class RestlessStudy(BanditStudy):
+    """The same where arms walk: each width of the walk by itself, where models of behaviour are fitted.
+
+    Args:
+      environment: the bandit.
+      prior: what the Bayes-optimal policy takes it for; None for what it is.
+    """
+
+    environment: RestlessBandit
+    prior: RestlessBandit | None = None
+
+    def policies(self) -> dict[str, BanditPolicy]:
+        deviations = tuple((self.prior or self.environment).standard_deviations)
+        return _policies_for_any_bandit() | {
             'Thompson (random walk)': bandit_policies.RandomWalkFilter((0.05,), greedy=False),
             'Rescorla-Wagner (0.5)': bandit_policies.RescorlaWagner(0.5),
             'Rescorla-Wagner (0.2)': bandit_policies.RescorlaWagner(0.2),
             'Bayes-optimal': bandit_policies.RandomWalkFilter(deviations),
         }
-    policies |= {'Thompson': bandit_policies.ThompsonSampling()}
-    if num_arms == 2:
-        policies |= {
-            'Gittins': bandit_policies.Gittins(num_pulls),
-            'Bayes-optimal (independent)': bandit_policies.BayesOptimal(num_pulls),
-            'majority rule': bandit_policies.MajorityRule(),
+
+    def variations(self) -> Mapping[str, Study]:
+        deviations = tuple(self.environment.standard_deviations)
+        if len(deviations) == 1:
+            return {}
+        alone = {d: dataclasses.replace(self.environment, standard_deviations=(d,)) for d in deviations}
+        return {f'standard deviation {d:g}': RestlessStudy(one, self.environment) for d, one in alone.items()}
+
+    def fits(self, recording: FrozenEpisodes) -> list[Fit]:
+        return self._fits_of(rollout_of(self.environment, recording))
+
+    def simulated(self) -> Mapping[str, SimulatedFit]:
+        def played_by(policy: BanditPolicy) -> SimulatedFit:
+            return lambda key, n: self._fits_of(bandit_policies.rollout(policy, self.environment, key, n))
+
+        return {
+            'Rescorla-Wagner (0.5)': played_by(bandit_policies.RescorlaWagner(0.5)),
+            'Rescorla-Wagner (0.5), softmax': played_by(bandit_policies.RescorlaWagner(0.5, inverse_temperature=5.0)),
         }
-    return policies
+
+    def _fits_of(self, rollout: Rollout) -> list[Fit]:
+        """None where episodes of several widths are mixed."""
+        deviation, *others = self.environment.standard_deviations
+        if others:
+            return []
+        fits = behaviour_fits.fits_of(rollout.arms, rollout.rewards)
+        return [{'standard_deviation': deviation, **fit} for fit in fits]
 
 
-def _rows_of_rollout(rollout: Rollout, bandit: Bandit) -> list[Row]:
-    """For each pull: what has been lost and won so far, and the share of episodes that pull the best arm."""
-    regret = np.cumsum(np.asarray(rollout.regret, np.float64), 1)
-    reward = np.cumsum(np.asarray(rollout.rewards, np.float64), 1)
-    columns = {
-        'cumulative_regret': regret.mean(0),
-        'standard_error': regret.std(0, ddof=1) / np.sqrt(len(regret)),
-        'cumulative_reward': reward.mean(0),
-        'best_arm': (np.asarray(rollout.regret) < 1e-6).mean(0),
-    }
-    if isinstance(bandit, InformativeBandit):
-        columns['informative_arm'] = (np.asarray(rollout.arms) == bandit.num_candidates).mean(0)
-    return [{'pull': t + 1, **{name: float(x[t]) for name, x in columns.items()}} for t in range(regret.shape[1])]
+@dataclasses.dataclass(frozen=True)
+class TwoStepStudy(Study):
+    """Probabilities of repeating a choice by reward x transition, their interaction and main effect."""
 
+    environment: TwoStep
+    x = None
+    y = ('rewarded_common', 'rewarded_rare', 'unrewarded_common', 'unrewarded_rare')
 
-def _summary_of_rollout(rows: Sequence[Row]) -> Row:
-    last = rows[-1]
-    summary = {
-        'regret': last['cumulative_regret'],
-        'standard error': last['standard_error'],
-        'sub-optimal pulls': sum(1 - row['best_arm'] for row in rows),
-        'reward': last['cumulative_reward'],
-    }
-    if 'informative_arm' in last:
-        summary['informative arm first'] = rows[0]['informative_arm']
-        summary['and later'] = float(np.mean([row['informative_arm'] for row in rows[1:]]))
-    return summary
+    def num_steps(self) -> int:
+        return 2 * self.environment.num_trials
 
+    def measure(self, recording: FrozenEpisodes) -> list[Row]:
+        places = recording.states.place[:-1]
+        return self._rows(two_step_policies.TwoStepEpisodes(places.T, recording.actions.T, recording.rewards.T))
 
-def _study_of_two_step(environment: TwoStep) -> Study:
-    def rows(recording: two_step_policies.TwoStepEpisodes) -> list[Row]:
-        found = two_step_policies.stay_probabilities(recording)
+    def baselines(self) -> Mapping[str, Baseline]:
+        task = self.environment
+        policies: dict[str, two_step_policies.TwoStepPolicy] = {
+            'random': two_step_policies.Random(),
+            'model-free (SARSA)': two_step_policies.Sarsa(),
+            'last outcome': two_step_policies.LastOutcome(),
+            'Bayes-optimal': two_step_policies.BayesOptimal(task.reward_probability, task.switch_probability),
+        }
+
+        def played_by(policy: two_step_policies.TwoStepPolicy) -> Baseline:
+            return lambda key, n: self._rows(two_step_policies.rollout(policy, task, key, n))
+
+        return {name: played_by(policy) for name, policy in policies.items()}
+
+    def _rows(self, episodes: two_step_policies.TwoStepEpisodes) -> list[Row]:
+        found = two_step_policies.stay_probabilities(episodes)
         return [{name: float(value) for name, value in found._asdict().items()}]
 
-    def measure(recording: FrozenEpisodes) -> list[Row]:
-        places = recording.states.place[:-1]
-        return rows(two_step_policies.TwoStepEpisodes(places.T, recording.actions.T, recording.rewards.T))
 
-    policies: dict[str, two_step_policies.TwoStepPolicy] = {
-        'random': two_step_policies.Random(),
-        'model-free (SARSA)': two_step_policies.Sarsa(),
-        'last outcome': two_step_policies.LastOutcome(),
-        'Bayes-optimal': two_step_policies.BayesOptimal(environment.reward_probability, environment.switch_probability),
-    }
-    baselines = {
-        name: lambda key, n, policy=policy: rows(two_step_policies.rollout(policy, environment, key, n))
-        for name, policy in policies.items()
-    }
-    bars = ('rewarded_common', 'rewarded_rare', 'unrewarded_common', 'unrewarded_rare')
-    return Study(environment, 2 * environment.num_trials, measure, lambda rows: rows[0], None, bars, baselines)
+@dataclasses.dataclass(frozen=True)
+class HarlowStudy(Study):
+    """Share of correct choices by trial, with the objects of training and with as many others."""
 
+    environment: AnyHarlow
+    x = 'trial'
+    y = ('correct',)
 
-def _study_of_harlow(environment: AnyHarlow) -> Study:
-    def measure(recording: FrozenEpisodes) -> list[Row]:
+    def num_steps(self) -> int:
+        match self.environment:
+            case SymbolicHarlow(num_trials=num_trials, fixation=fixation):
+                return num_trials * (2 if fixation else 1)
+            case RingHarlow(max_steps=max_steps):
+                return max_steps
+            case Harlow(max_steps=max_steps, action_repeat=action_repeat):
+                return -(-max_steps // action_repeat)
+
+    def measure(self, recording: FrozenEpisodes) -> list[Row]:
         after = jax.tree.map(lambda x: x[1:], recording.states)
         after = after._replace(selected=after.selected & recording.played)
-        correct = performance_by_trial(after, environment.num_trials)
+        correct = performance_by_trial(after, self.environment.num_trials)
         score = recording.rewards.sum(0).mean()
         return [{'trial': i + 1, 'correct': float(x), 'episode_return': float(score)} for i, x in enumerate(correct)]
 
-    def summary(rows: Sequence[Row]) -> Row:
+    def summary(self, rows: Sequence[Row]) -> Row:
         correct = [row['correct'] for row in rows]
         return {
             'trial 1': correct[0],
@@ -230,19 +264,8 @@ def _study_of_harlow(environment: AnyHarlow) -> Study:
             'return': rows[0]['episode_return'],
         }
 
-    study = Study(environment, _longest_episode(environment), measure, summary, 'trial', ('correct',))
-    held_out = study._replace(environment=_with_other_objects(environment))
-    return study._replace(variations={'held-out objects': held_out})
-
-
-def _longest_episode(environment: AnyHarlow) -> int:
-    match environment:
-        case SymbolicHarlow():
-            return environment.num_trials * (2 if environment.fixation else 1)
-        case RingHarlow():
-            return environment.max_steps
-        case Harlow():
-            return -(-environment.max_steps // environment.action_repeat)
+    def variations(self) -> Mapping[str, Study]:
+        return {'held-out objects': HarlowStudy(_with_other_objects(self.environment))}
 
 
 def _with_other_objects(environment: AnyHarlow) -> AnyHarlow:
@@ -252,10 +275,26 @@ def _with_other_objects(environment: AnyHarlow) -> AnyHarlow:
     return dataclasses.replace(environment, first_object=environment.first_object + environment.num_objects)
 
 
-def _study_of_i_maze(environment: SymbolicIMaze | IMaze) -> Study:
-    def measure(recording: FrozenEpisodes) -> list[Row]:
+@dataclasses.dataclass(frozen=True)
+class IMazeStudy(Study):
+    """Steps to an episode's first goal, and from there to each later one."""
+
+    environment: SymbolicIMaze | IMaze
+    x = None
+    y = ('first', 'later')
+
+    def num_steps(self) -> int:
+        return self.environment.num_steps
+
+    def measure(self, recording: FrozenEpisodes) -> list[Row]:
         found = goal_latencies(recording.states.reached_goal[1:])
         score = float(recording.rewards.sum(0).mean())
         return [{**found._asdict(), 'later_over_first': found.later / found.first, 'episode_return': score}]
 
-    return Study(environment, environment.num_steps, measure, lambda rows: rows[0], None, ('first', 'later'))
+
+study_of.register(BernoulliBandit, BanditStudy)
+study_of.register(InformativeBandit, InformativeStudy)
+study_of.register(RestlessBandit, RestlessStudy)
+study_of.register(TwoStep, TwoStepStudy)
+study_of.register(AnyHarlow, HarlowStudy)
+study_of.register(SymbolicIMaze | IMaze, IMazeStudy)

@@ -8,7 +8,7 @@ import optax
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from agents.learner import Learner
-from tools.hand_written import HandWrittenRecurrentActorCritic
+from tools.benchmarks.hand_written_recurrent import HandWrittenRecurrentActorCritic
 
 
 def recurrent_learner(num_envs):
