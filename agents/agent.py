@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from acme import specs
 
@@ -20,9 +21,9 @@ from components.meta_parameters.schedules import schedules_of
 from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
 from components.networks.torsos import MLP, Concatenate, Convolutional
-from components.objectives.base import merge_heads
+from components.objectives.base import Unroll, merge_heads
 from components.optimisers import check_descends
-from components.types import CompositionError
+from components.types import CompositionError, MetaParams, Params, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -82,11 +83,31 @@ class Agent:
             monitor.check(self.environment)
         try:
             meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
+            self._check_objective_state(params, meta_params)
             check_descends(self.update_rule.optimiser, params)
             self.meta_optimiser.check(self.update_rule, params, meta_params, self.num_lifetimes)
             _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
         except ValueError as error:
             raise CompositionError(str(error)) from error
+
+    def _check_objective_state(self, params: Params, meta_params: MetaParams) -> None:
+        """Raises CompositionError if an inner objective with a state cannot be used, or changes its state's shape."""
+        rule = self.meta_parameters.bind(self.update_rule, meta_params)
+        if not jax.tree.leaves(jax.eval_shape(rule.objective.init, params)):
+            return
+        spec, network = self.environment.spec(), self.network_functions()
+
+        def next_state(params: Params) -> Any:
+            observation = jax.tree.map(lambda s: jnp.zeros((3, 1, *s.shape), s.dtype), spec.observations)
+            first, ones = jnp.ones((3, 1), bool), jnp.ones((2, 1))
+            core_state = network.initial_state(1)
+            outputs = network.unroll(params, observation, first, core_state)
+            action = jnp.zeros((2, 1, *spec.actions.shape), spec.actions.dtype)
+            policy = self.policy(outputs, first.shape)[:-1]
+            trajectory = Trajectory(observation, first, action, ones, ones, ones, policy, core_state)
+            return rule.targets(Unroll(outputs, trajectory, params, network), rule.objective.init(params))
+
+        jax.eval_shape(next_state, params)
 
     @property
     def steps_per_meta_step(self) -> int:

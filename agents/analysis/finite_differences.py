@@ -38,8 +38,8 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
 
     What a meta-gradient holds fixed is held fixed: trajectories are recorded once and replayed, and the outer targets
     are those at the unperturbed meta-parameters. Finite differences see through what else stops a gradient, so that
-    fields of the update rule that say so (`stop_...`) are switched off, in both. A scalar meta-parameter is moved up and
-    down by `step`, a larger one along a random direction.
+    fields of the update rule that say so (`stop_...`) are switched off, in both. A scalar meta-parameter is moved up
+    and down by `step`, a larger one along a random direction.
 
     Args:
       learner: keep it small.

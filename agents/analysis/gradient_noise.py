@@ -58,8 +58,9 @@ def with_optimiser(frozen: FrozenAgent, optimiser: Optimiser) -> FrozenAgent:
 class Sampler:
     """Draws independent meta-gradients of a frozen agent.
 
-    The outer objective starts from its initial state. Each unroll starts new episodes, acts `num_start_steps` so that they stand at different times, and then learns for
-    `num_inner_steps` updates with action and environment randomness of its own.
+    The outer objective starts from its initial state. Each unroll starts new episodes, acts `num_start_steps` so that
+    they stand at different times, and then learns for `num_inner_steps` updates with action and environment randomness
+    of its own.
 
     Args:
       outer_loss: its objective and outer data are used; its number of steps and their weights are not.

@@ -41,15 +41,15 @@ class MovingAverage:
       decay: of the weight of an update, per later one; in [0, 1). 0 is normalisation by each trajectory's own moments.
       epsilon: added to the variance; positive.
       subtract_mean: whether the mean is subtracted.
-      stop_moments: whether advantages stop the gradient on their way into the moments. The meta-gradient then leaves out
-        that a field which moves an advantage moves the moments, too; `decay` has its gradient either way.
+      stop_moments: whether advantages stop the gradient on their way into the moments. The meta-gradient then leaves
+        out that a field which moves an advantage moves the moments, too; `decay` has its gradient either way.
 
     Raises:
       ValueError: if a number is out of range.
       CompositionError: if the objective has no advantages.
 
-    Source: van Hasselt et al. (2016) for moving moments of targets; of advantages, with `decay` as a learned field, this
-      project.
+    Source: van Hasselt et al. (2016) for moving moments of targets; of advantages, with `decay` as a learned field,
+      this project.
     """
 
     objective: Objective

@@ -215,10 +215,10 @@ class TwoStepStudy(Study):
     def baselines(self) -> Mapping[str, Baseline]:
         task = self.environment
         policies: dict[str, two_step_policies.TwoStepPolicy] = {
-            'random': two_step_policies.Random(),
+            'random': two_step_policies.TwoStepRandom(),
             'model-free (SARSA)': two_step_policies.Sarsa(),
             'last outcome': two_step_policies.LastOutcome(),
-            'Bayes-optimal': two_step_policies.BayesOptimal(task.reward_probability, task.switch_probability),
+            'Bayes-optimal': two_step_policies.TwoStepBayesOptimal(task.reward_probability, task.switch_probability),
         }
 
         def played_by(policy: two_step_policies.TwoStepPolicy) -> Baseline:

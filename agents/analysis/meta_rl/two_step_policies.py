@@ -144,7 +144,7 @@ def stay_probabilities(recording: TwoStepEpisodes) -> StayProbabilities:
 
 
 @component
-class Random:
+class TwoStepRandom:
     """Chooses either action with the same probability."""
 
     def init(self) -> tuple[()]:
@@ -160,7 +160,7 @@ class Random:
 
 
 @component
-class BayesOptimal:
+class TwoStepBayesOptimal:
     """Chooses the action that commonly leads where the reward more probably is; the best policy there is.
 
     Its statistics are the logarithm of the odds that place 1 pays and not place 2. Every trial moves it by as much,

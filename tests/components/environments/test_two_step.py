@@ -148,7 +148,7 @@ def test_a_recording_starts_in_the_tasks_of_its_key():
 
 
 def test_the_best_policy_follows_the_sum_of_all_evidence():
-    policy, generator = two_step_policies.BayesOptimal(), np.random.default_rng(0)
+    policy, generator = two_step_policies.TwoStepBayesOptimal(), np.random.default_rng(0)
     act = jax.jit(jax.vmap(policy.act, (None, 0)))
     update = jax.jit(policy.update)
     for _ in range(5):
@@ -163,7 +163,7 @@ def test_the_best_policy_follows_the_sum_of_all_evidence():
 
 
 def test_the_best_policy_reckons_with_switches():
-    policy, generator = two_step_policies.BayesOptimal(0.8, 0.1), np.random.default_rng(0)
+    policy, generator = two_step_policies.TwoStepBayesOptimal(0.8, 0.1), np.random.default_rng(0)
     statistics, probability = policy.init(), 0.5
     for _ in range(30):
         place, reward = generator.integers(1, 3), generator.integers(2)
@@ -188,11 +188,11 @@ def test_sarsa_learns_of_its_action_only_wherever_it_led():
 @pytest.mark.parametrize(
     ('policy', 'environment', 'stays', 'mean_reward'),
     [
-        (two_step_policies.BayesOptimal(), TwoStep(), (1, 0.51, 0.51, 1), 0.669),
-        (two_step_policies.BayesOptimal(), TwoStep(5), (1, 0.28, 0.28, 1), None),
-        (two_step_policies.BayesOptimal(0.9, 0.025), TwoStep(100, 0.8, 0.9, 0.025), (1, 0.66, 0.66, 1), 0.706),
+        (two_step_policies.TwoStepBayesOptimal(), TwoStep(), (1, 0.51, 0.51, 1), 0.669),
+        (two_step_policies.TwoStepBayesOptimal(), TwoStep(5), (1, 0.28, 0.28, 1), None),
+        (two_step_policies.TwoStepBayesOptimal(0.9, 0.025), TwoStep(100, 0.8, 0.9, 0.025), (1, 0.66, 0.66, 1), 0.706),
         (two_step_policies.LastOutcome(), TwoStep(), (1, 0, 0, 1), 0.644),
-        (two_step_policies.Random(), TwoStep(), (0.5, 0.5, 0.5, 0.5), 0.5),
+        (two_step_policies.TwoStepRandom(), TwoStep(), (0.5, 0.5, 0.5, 0.5), 0.5),
     ],
     ids=['best', 'best of 5', 'best with switches', 'last outcome', 'random'],
 )
@@ -227,8 +227,12 @@ def test_a_control_without_a_model_repeats_what_was_rewarded(learning_rate):
         (TwoStep, {'reward_probability': 1.1}, r'TwoStep.reward_probability must be in \[0.5, 1\], got 1.1'),
         (TwoStep, {'switch_probability': -0.1}, r'TwoStep.switch_probability must be in \[0, 1\], got -0.1'),
         (TwoStep, {'switch_probability': math.nan}, r'TwoStep.switch_probability must be in \[0, 1\], got nan'),
-        (two_step_policies.BayesOptimal, {'reward_probability': 1.0}, r'must be in \(0.5, 1\), got 1.0'),
-        (two_step_policies.BayesOptimal, {'switch_probability': 2.0}, r'switch_probability must be in \[0, 1\], got 2'),
+        (two_step_policies.TwoStepBayesOptimal, {'reward_probability': 1.0}, r'must be in \(0.5, 1\), got 1.0'),
+        (
+            two_step_policies.TwoStepBayesOptimal,
+            {'switch_probability': 2.0},
+            r'switch_probability must be in \[0, 1\], got 2',
+        ),
         (two_step_policies.Sarsa, {'learning_rate': 1.5}, r'Sarsa.learning_rate must be in \[0, 1\], got 1.5'),
         (two_step_policies.Sarsa, {'inverse_temperature': -1.0}, r'Sarsa.inverse_temperature .* at least 0, got -1.0'),
     ],

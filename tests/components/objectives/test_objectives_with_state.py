@@ -338,5 +338,11 @@ def test_a_state_that_changes_its_shape_is_one_line():
     with pytest.raises(
         CompositionError, match=r'changes with an update, from .*float32\[1\].* to .*float32\[2\]'
     ) as error:
-        learner_of(objective, meta_optimiser=Fixed()).advance(1)
+        learner_of(objective, meta_optimiser=Fixed())
     assert '\n' not in str(error.value)
+
+
+def test_an_objective_that_cannot_be_used_is_refused_when_the_agent_is_composed():
+    objective = Sum({'ac': INNER, 'v': MovingAverage(ValueRegression(LambdaReturn()))})
+    with pytest.raises(CompositionError, match='ValueRegression, whose targets have no advantages'):
+        learner_of(objective, meta_optimiser=Fixed())
