@@ -16,7 +16,7 @@ from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import named_failures
 from components.inner_loop import AgentState, acting_loop
 from components.meta_optimisers.base import LearnerState
-from components.metrics import with_logs
+from components.metrics import LOSSES, Group, Name, columns, with_logs
 from components.types import Array, CompositionError, DivergedError, Metrics
 
 
@@ -102,10 +102,11 @@ class Learner(acme_core.Learner):
             self.state, metrics, meta_values, finite = self._compiled_steps(self.state, num_meta_steps)
             metrics, meta_values, finite = jax.device_get((metrics, meta_values, finite))
         row = self._row(metrics, meta_values, num_meta_steps)
-        self._check_meta_gradients(row)
+        self._check_meta_gradients(metrics.logs, row['meta_updates'])
         self._logger.write(row)
         if self._check_finite:
-            _check_finite({**metrics.logs, 'weights': np.where(finite, 0, np.nan)}, row['learner_updates'])
+            losses = {str(name): x for name, x in metrics.logs.items() if name.group in LOSSES}
+            _check_finite({**losses, 'weights': np.where(finite, 0, np.nan)}, row['learner_updates'])
 
     def load_learned_meta_params(self) -> None:
         """Takes the meta-parameters that were learned before in place of initial ones, where `Agent` names some.
@@ -166,7 +167,7 @@ class Learner(acme_core.Learner):
             measure = over_axis(
                 lambda agent, m=monitor: m(agent, self.network, self.agent.environment), self.agent.num_lifetimes
             )
-            metrics = with_logs(metrics, {f'monitor/{name}': measure(state.agents).mean()})
+            metrics = with_logs(metrics, {Group.MONITOR(name): measure(state.agents).mean()})
         if self.agent.lifetime_length is not None:
             state = self._end_lifetimes(state, self.agent.lifetime_length)
         return state, metrics
@@ -227,32 +228,32 @@ class Learner(acme_core.Learner):
             **counts,
             'episode_return': episodes.return_sum / num_episodes,
             'episode_length': length_sum / num_episodes,
-            **metrics.logs,
+            **columns(metrics.logs),
             **self._signal_to_noise_over_seeds(metrics.logs),
-            **{f'meta/{path}': value for path, value in meta_values.items() if np.ndim(value) == 1},
+            **columns({Group.META_PARAMETER(path): x for path, x in meta_values.items() if np.ndim(x) == 1}),
         }
 
-    def _signal_to_noise_over_seeds(self, logs: dict[str, Any]) -> dict[str, float]:
+    def _signal_to_noise_over_seeds(self, logs: dict[Name, Any]) -> dict[str, float]:
         """Mean over standard deviation, over seeds, of each scalar meta-parameter's mean gradient in this row.
 
         A plug-in ratio of few numbers, biased upwards: pure noise gives about 1 / sqrt(num_seeds).
         """
         ratios = {}
         for path, value in self.state.meta_params.items():
-            gradient = logs.get(f'meta_gradient/{path}')
+            gradient = logs.get(Group.META_GRADIENT(path))
             if self.num_seeds > 1 and gradient is not None and isinstance(value, jax.Array) and value.ndim == 1:
                 spread = gradient.std(ddof=1)
                 ratio = abs(gradient.mean()) / spread if spread > 0 else np.nan
-                ratios[f'meta_gradient_signal_to_noise_over_seeds/{path}'] = float(ratio)
-        return ratios
+                ratios[Group.SIGNAL_TO_NOISE_OVER_SEEDS(path)] = float(ratio)
+        return columns(ratios)
 
-    def _check_meta_gradients(self, row: dict[str, Any]) -> None:
+    def _check_meta_gradients(self, logs: dict[Name, Any], num_meta_updates: int) -> None:
         """Raises CompositionError if a meta-gradient that has been zero so far is not finite, or stays zero.
 
         Not before the outer loss can depend on everything: an objective may have nothing to remember in the first
         update, and overlapping meta-updates look through fewer updates at first.
         """
-        gradients = {path: row.get(f'meta_gradient/{path}', 1) for path in sorted(self._zero_so_far)}
+        gradients = {path: logs.get(Group.META_GRADIENT(path), 1) for path in sorted(self._zero_so_far)}
         undefined = [repr(path) for path, gradient in gradients.items() if not np.all(np.isfinite(gradient))]
         if undefined:
             raise CompositionError(
@@ -261,7 +262,7 @@ class Learner(acme_core.Learner):
             )
         self._zero_so_far = {path for path, gradient in gradients.items() if not np.any(gradient)}
         dead = [repr(path) for path in sorted(self._zero_so_far)]
-        if dead and row['meta_updates'] > self.agent.meta_optimiser.num_updates:
+        if dead and num_meta_updates > self.agent.meta_optimiser.num_updates:
             raise CompositionError(
                 f'meta-parameter {", ".join(dead)}: its meta-gradient is exactly zero, as nothing leads from it to the '
                 f'outer loss; {describe_paths(learnable_paths(self.agent.update_rule))}'
@@ -306,7 +307,7 @@ def _check_finite(values: Mapping[str, np.ndarray], num_updates: int) -> None:
     """Raises DivergedError if a loss, or what the name `weights` stands for, is not finite in some seed `[S]`."""
     for name, value in values.items():
         seeds = np.flatnonzero(~np.isfinite(value))
-        if seeds.size and name.startswith(('loss/', 'outer_loss/', 'weights')):
+        if seeds.size:
             raise DivergedError(
                 f'{name} of seed {", ".join(map(str, seeds))} was not a finite number within the {num_updates:,} updates '
                 'so far: try a smaller learning rate, or clip; to train on all the same, bind '

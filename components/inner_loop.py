@@ -15,13 +15,13 @@ from components.component_tree import replace_all
 from components.environments.base import BatchedEnvironment
 from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.meta_parameters.schedules import Scheduled, schedules_of
+from components.metrics import Group, NamedLogs
 from components.networks.network import NetworkFunctions
 from components.types import (
     Array,
     EpisodeTotals,
     FieldValues,
     LearningState,
-    Logs,
     MetaParams,
     Metrics,
     ObjectiveState,
@@ -61,7 +61,7 @@ class AgentState(NamedTuple):
 class Update(Protocol):
     """How an agent learns from its pending trajectory; a frozen dataclass, whose reverse pass may be another's."""
 
-    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Logs]:
+    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, NamedLogs]:
         """Takes one update.
 
         Args:
@@ -107,11 +107,11 @@ class PlainUpdate:
     schedules: Mapping[str, Scheduled]
     rematerialise: bool = False
 
-    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Logs]:
+    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, NamedLogs]:
         field_values = self.field_values(meta_params, agent.num_updates)
         update = jax.checkpoint(self._update) if self.rematerialise else self._update
         learning, logs = update(field_values, agent.learning, agent.trajectory)
-        logs |= {f'scheduled/{path}': field_values[path] for path in self.schedules}
+        logs |= {Group.SCHEDULED(path): field_values[path] for path in self.schedules}
         return agent._replace(learning=learning, num_updates=agent.num_updates + 1), logs
 
     def rule(self, meta_params: MetaParams, agent: AgentState) -> UpdateRule:
@@ -131,7 +131,7 @@ class PlainUpdate:
 
     def gradient(
         self, field_values: FieldValues, params: Params, state: ObjectiveState, trajectory: Trajectory
-    ) -> tuple[Params, ObjectiveState, Logs]:
+    ) -> tuple[Params, ObjectiveState, NamedLogs]:
         """The update rule's gradient; differentiable in its first three arguments."""
         return self.bind(field_values).gradient(self.network, params, state, trajectory)
 
@@ -143,12 +143,12 @@ class PlainUpdate:
 
     def _update(
         self, field_values: FieldValues, learning: LearningState, trajectory: Trajectory
-    ) -> tuple[LearningState, Logs]:
+    ) -> tuple[LearningState, NamedLogs]:
         params, opt_state, objective_state = learning
         gradient, objective_state, logs = self.gradient(field_values, params, objective_state, trajectory)
         moved, opt_state = self.step(field_values, gradient, opt_state, params)
         size = optax.tree.norm(jax.lax.stop_gradient(jax.tree.map(jnp.subtract, moved, params)))
-        return LearningState(moved, opt_state, objective_state), {**logs, 'inner_update/norm': size}
+        return LearningState(moved, opt_state, objective_state), {**logs, Group.INNER_UPDATE('norm'): size}
 
 
 class TrajectorySource(Protocol):

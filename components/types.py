@@ -21,7 +21,7 @@ CoreState = Any  # Recurrent state of a network, leaves [B, ...]; empty for a fe
 ObjectiveState = Any  # Whatever an objective's `init` returns: a pytree, empty for most.
 Targets = Any  # Whatever an objective's `targets` returns, leaves [T, B, ...].
 Outputs = Mapping[str, Array]  # Head name -> [T+1, B, *head].
-Logs = dict[str, Array]
+Logs = dict[str, Array]  # Parts of a loss, by name.
 
 
 class Trajectory(NamedTuple):
@@ -83,12 +83,12 @@ class Metrics(NamedTuple):
     """What one step of a loop reports.
 
     Attributes:
-      logs: scalars by name, to be averaged over steps.
+      logs: scalars by their `metrics.Name`, to be averaged over steps.
       episodes: of training, to be added up over steps.
       num_validation_steps: environment steps of fresh validation trajectories, int32; added up likewise.
     """
 
-    logs: Logs
+    logs: dict[Any, Array]
     episodes: EpisodeTotals
     num_validation_steps: Array
 

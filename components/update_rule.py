@@ -3,10 +3,11 @@
 import jax
 
 from components.component import component
+from components.metrics import Group, NamedLogs
 from components.networks.network import NetworkFunctions
 from components.objectives.base import Objective, Unroll, masked_mean, targets_and_state
 from components.optimisers import Optimiser
-from components.types import Array, LearningState, Logs, ObjectiveState, Outputs, Params, Targets, Trajectory
+from components.types import Array, LearningState, ObjectiveState, Outputs, Params, Targets, Trajectory
 
 
 @component
@@ -33,15 +34,15 @@ class UpdateRule:
         """What the predictions on a trajectory move towards, leaves `[T, B, ...]`, and the objective's next state."""
         return targets_and_state(self.objective, unroll.stopped() if self.stop_bootstrap_values else unroll, state)
 
-    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
-        """The objective's masked mean, a scalar, and those of its parts by name (`loss/...`)."""
+    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, NamedLogs]:
+        """The objective's masked mean, a scalar, and those of its parts by name."""
         loss, parts = self.objective.loss(outputs, targets, trajectory)
-        logs = {f'loss/{name}': masked_mean(x, trajectory.mask) for name, x in parts.items()}
+        logs = {Group.LOSS(name): masked_mean(x, trajectory.mask) for name, x in parts.items()}
         return masked_mean(loss, trajectory.mask), logs
 
     def gradient(
         self, network: NetworkFunctions, params: Params, state: ObjectiveState, trajectory: Trajectory
-    ) -> tuple[Params, ObjectiveState, Logs]:
+    ) -> tuple[Params, ObjectiveState, NamedLogs]:
         """Derivative of the loss with respect to the weights, with targets held fixed.
 
         Args:
@@ -62,7 +63,7 @@ class UpdateRule:
 
     def update(
         self, network: NetworkFunctions, learning: LearningState, trajectory: Trajectory
-    ) -> tuple[LearningState, Logs]:
+    ) -> tuple[LearningState, NamedLogs]:
         """Learns from one trajectory: one step of the optimiser along the `gradient`.
 
         Args:

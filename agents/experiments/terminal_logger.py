@@ -13,6 +13,7 @@ from acme.utils import loggers
 
 from agents.experiments.loggers import Row, Run, seed_means
 from agents.experiments.outputs import lose, say
+from components.metrics import Group
 
 
 class TerminalLogger(loggers.Logger):
@@ -97,6 +98,7 @@ def _speed(row: dict[str, float]) -> str:
 
 
 def _meta_values(row: dict[str, float]) -> str:
+    prefix = str(Group.META_PARAMETER(''))
     return '  '.join(
-        f'{name.removeprefix("meta/")} {value:.4g}' for name, value in row.items() if name.startswith('meta/')
+        f'{name.removeprefix(prefix)} {value:.4g}' for name, value in row.items() if name.startswith(prefix)
     )

@@ -11,7 +11,7 @@ from components.acting.policies import Policy, Softmax
 from components.component import NonNegative, PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, scan_updates
 from components.meta_optimisers.outer_loss import UnrollResult
-from components.metrics import mean_over_axis, with_logs
+from components.metrics import Group, mean_over_axis, with_logs
 from components.networks.network import NetworkFunctions
 from components.objectives.base import Objective, masked_mean, merge_heads, weighted_or_zero
 from components.optimisers import Optimiser, check_descends
@@ -130,9 +130,10 @@ class BootstrappedTarget:
         policy = masked_mean(targets.policy.kl_divergence(outputs.policy), mask)
         value = masked_mean(jnp.square(targets.value - outputs.value), mask)
         loss = weighted_or_zero(self.policy_cost, policy) + weighted_or_zero(self.value_cost, value)
-        logs = {name.replace('loss/', 'target_loss/', 1): x for name, x in logs.items()}
-        distances = {'outer_loss/total': loss, 'outer_loss/policy': policy, 'outer_loss/value': value}
-        metrics = with_logs(metrics, {**distances, **logs})
+        logs = {Group.TARGET_LOSS(name.entry): x for name, x in logs.items()}
+        distances = {'total': loss, 'policy': policy, 'value': value}
+        logs |= {Group.OUTER_LOSS(name): x for name, x in distances.items()}
+        metrics = with_logs(metrics, logs)
         state = jax.lax.stop_gradient(_TargetState(target.opt_state, target.objective_state))
         return loss, UnrollResult(agent, metrics, targets, Replay(acted), state)
 

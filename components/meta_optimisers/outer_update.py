@@ -13,9 +13,9 @@ from components.meta_optimisers.base import LearnerState, num_lifetimes
 from components.meta_optimisers.gradient_estimators.base import Estimate
 from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.regularisers import Regulariser
-from components.metrics import mean_over_axis, with_logs
+from components.metrics import Group, NamedLogs, mean_over_axis, with_logs
 from components.objectives.base import Unroll, masked_mean
-from components.types import Array, Logs, MetaParams, Metrics, Params, Trajectory
+from components.types import Array, MetaParams, Metrics, Params, Trajectory
 
 
 class MetaOptState(NamedTuple):
@@ -64,7 +64,7 @@ def outer_update(
 
     def advance(agent: AgentState, lifetime_state: Any):
         found = estimate(agent, lifetime_state)
-        logs = {'inner_loop/policy_kl': policy_kl(inner_loop, found.result.agent.params, agent.trajectory)}
+        logs = {Group.INNER_LOOP('policy_kl'): policy_kl(inner_loop, found.result.agent.params, agent.trajectory)}
         if regularisers:
             slope, penalties = _slope_of(regularisers, state.meta_params, found.result, inner_loop)
             found, logs = found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope)), {**logs, **penalties}
@@ -74,7 +74,7 @@ def outer_update(
     gradient = jax.tree.map(lambda x: x.mean(0), found.gradient)
     updates, opt_state = optimiser.update(gradient, meta_opt_state.optimiser, state.meta_params)
     meta_params = optax.apply_updates(state.meta_params, updates)
-    logs: Logs = {}
+    logs: NamedLogs = {}
     for path in state.meta_params:
         logs |= _describe(path, found.gradient[path], gradient[path], meta_opt_state.gradient[path])
         if found.per_update is not None:
@@ -86,24 +86,25 @@ def outer_update(
 
 def _slope_of(
     regularisers: Mapping[str, Regulariser], meta_params: MetaParams, result: UnrollResult, inner_loop: InnerLoop
-) -> tuple[MetaParams, Logs]:
+) -> tuple[MetaParams, NamedLogs]:
     """Derivative of the penalties with respect to meta-parameters, with the agent held as it is, and what they are."""
     acted = result.replay.validations
     trajectory = result.agent.trajectory if acted is None else jax.tree.map(lambda x: x[-1], acted)
     agent, network = result.agent, inner_loop.network
     unroll = Unroll(network.outputs(agent.params, trajectory), trajectory, agent.params, network)
 
-    def penalty(meta_params: MetaParams) -> tuple[Array, Logs]:
+    def penalty(meta_params: MetaParams) -> tuple[Array, NamedLogs]:
         rule = inner_loop.update.rule(meta_params, agent)
         penalties = {
             name: regulariser(rule, unroll, agent.learning.objective_state)
             for name, regulariser in regularisers.items()
         }
-        logs = {f'outer_loss/{name}': masked_mean(x, trajectory.mask) for name, x in penalties.items()}
+        logs = {Group.OUTER_LOSS(name): masked_mean(x, trajectory.mask) for name, x in penalties.items()}
         return jnp.sum(jnp.stack(list(logs.values()))), logs
 
     slope, logs = jax.grad(penalty, has_aux=True)(meta_params)
-    return slope, {**logs, **{f'meta_gradient_of_regularisers/{path}': _value_or_norm(x) for path, x in slope.items()}}
+    slopes = {Group.META_GRADIENT_OF_REGULARISERS(path): _value_or_norm(x) for path, x in slope.items()}
+    return slope, {**logs, **slopes}
 
 
 MAX_KL_ENVS = 32
@@ -126,24 +127,24 @@ def policy_kl(inner_loop: InnerLoop, params: Params, trajectory: Trajectory) -> 
     return jax.lax.stop_gradient(masked_mean(divergence, trajectory.mask))
 
 
-def _describe(path: str, gradients: Any, gradient: Any, previous: Any) -> Logs:
+def _describe(path: str, gradients: Any, gradient: Any, previous: Any) -> NamedLogs:
     """Value or norm of a meta-parameter's gradient, and how far it can be relied on; `gradients` are `[L, ...]`."""
     norm = optax.tree.norm(gradient)
     similarity = optax.tree.vdot(gradient, previous) / jnp.maximum(norm * optax.tree.norm(previous), _tiny(norm))
-    logs = {f'meta_gradient/{path}': _value_or_norm(gradient), f'meta_gradient_cosine/{path}': similarity}
+    logs = {Group.META_GRADIENT(path): _value_or_norm(gradient), Group.META_GRADIENT_COSINE(path): similarity}
     if jax.tree.leaves(gradients)[0].shape[0] > 1:
         variance = sum(x.var(0, ddof=1).sum() for x in jax.tree.leaves(gradients))
-        logs[f'meta_gradient_signal_to_noise/{path}'] = norm / jnp.sqrt(jnp.maximum(variance, _tiny(norm)))
+        logs[Group.SIGNAL_TO_NOISE(path)] = norm / jnp.sqrt(jnp.maximum(variance, _tiny(norm)))
     return logs
 
 
-def _describe_updates(path: str, per_update: Any) -> Logs:
+def _describe_updates(path: str, per_update: Any) -> NamedLogs:
     """What of a meta-parameter's gradient came through each of several updates, leaves `[K, ...]`."""
     num_updates = jax.tree.leaves(per_update)[0].shape[0]
     if num_updates == 1:
         return {}
     parts = jax.vmap(_value_or_norm)(per_update)
-    return {f'meta_gradient_by_update/{path}/{k + 1}': parts[k] for k in range(num_updates)}
+    return {Group.META_GRADIENT_BY_UPDATE(f'{path}/{k + 1}'): parts[k] for k in range(num_updates)}
 
 
 def _value_or_norm(gradient: Any) -> Array:

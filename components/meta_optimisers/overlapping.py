@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from components.inner_loop import AgentState, InnerLoop, PlainUpdate, Update
 from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator
 from components.meta_optimisers.outer_loss import OuterLoss
+from components.metrics import NamedLogs
 from components.replay import Replay, replayed
-from components.types import Array, LearningState, Logs, MetaParams, Trajectory
+from components.types import Array, LearningState, MetaParams, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -57,7 +58,7 @@ class MaskedUpdate:
     def rematerialise(self) -> bool:
         return self.inner.rematerialise
 
-    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Logs]:
+    def __call__(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, NamedLogs]:
         moved, logs = self.inner(meta_params, agent)
         is_missing = agent.num_updates < self.start
         learning = jax.tree.map(lambda x, y: jnp.where(is_missing, x, y), agent.learning, moved.learning)

@@ -11,7 +11,7 @@ from components.inner_loop import AgentState, InnerLoop, scan_updates
 from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.step_weights import LastStep, StepWeights
 from components.meta_optimisers.validation_data import NextTrajectory, OuterData
-from components.metrics import mean_over_axis, with_logs
+from components.metrics import Group, mean_over_axis, with_logs
 from components.objectives.base import Objective, Unroll, masked_mean, targets_and_state
 from components.replay import Replay
 from components.types import Array, MetaParams, Metrics, ObjectiveState, Params, Targets, Trajectory
@@ -127,8 +127,10 @@ class ValidationLoss:
             )
         else:
             dtype = evaluated.loss.dtype
-            step_weights = {f'step_weight/{k + 1}': jnp.asarray(weight, dtype) for k, weight in enumerate(weights)}
-            losses = {f'outer_loss/step_{k + 1}': evaluated.loss[k] for k in range(len(weights))}
+            step_weights = {
+                Group.STEP_WEIGHT(str(k + 1)): jnp.asarray(weight, dtype) for k, weight in enumerate(weights)
+            }
+            losses = {Group.OUTER_LOSS(f'step_{k + 1}'): evaluated.loss[k] for k in range(len(weights))}
             metrics = with_logs(metrics, {**step_weights, **losses})
         return evaluated.loss, UnrollResult(agent, metrics, evaluated.targets, Replay(acted, evaluated.acted), state)
 
@@ -151,8 +153,8 @@ class ValidationLoss:
         targets, weights = fixed
         losses, parts = self.objective.loss(outputs, targets, trajectory)
         loss = masked_mean(weights * losses, trajectory.mask)
-        logs = {f'outer_loss/{name}': masked_mean(x, trajectory.mask) for name, x in parts.items()}
-        metrics = with_logs(metrics, {'outer_loss/total': loss, **logs})
+        logs = {Group.OUTER_LOSS(name): masked_mean(x, trajectory.mask) for name, x in parts.items()}
+        metrics = with_logs(metrics, {Group.OUTER_LOSS('total'): loss, **logs})
         metrics = metrics._replace(num_validation_steps=metrics.num_validation_steps + num_steps)
         acted = trajectory if self.outer_data.draws_fresh_data else None
         return agent, metrics, state, _OuterLossResult(loss, fixed, acted)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from components.component import component
 from components.inner_loop import PlainUpdate
 from components.meta_optimisers.gradient_estimators.base import Estimate, reverse_mode
+from components.metrics import NamedLogs
 from components.networks.network import NetworkFunctions
 from components.objectives.base import Unroll
 from components.optimisers import check_differentiable
-from components.types import FieldValues, Logs, MetaParams, ObjectiveState, Params, Trajectory
+from components.types import FieldValues, MetaParams, ObjectiveState, Params, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -63,7 +64,7 @@ class MixedModeUpdate(PlainUpdate):
 
 def mixed_mode_gradient(
     bind: Callable[[FieldValues], UpdateRule], network: NetworkFunctions
-) -> Callable[[FieldValues, Params, ObjectiveState, Trajectory], tuple[Params, ObjectiveState, Logs]]:
+) -> Callable[[FieldValues, Params, ObjectiveState, Trajectory], tuple[Params, ObjectiveState, NamedLogs]]:
     """`UpdateRule.gradient` with the reverse pass of `Mixed`: one forward pass along the cotangent, and one back.
 
     Args:

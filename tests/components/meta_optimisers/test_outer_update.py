@@ -45,7 +45,7 @@ class Stub:
             return Estimate(gradient, per_update, UnrollResult(agent, metrics, None, None, lifetime_state + 10))
 
         self.state, metrics = outer_update.outer_update(estimate, self.optimiser, self.state, self.inner_loop, {})
-        return {name: float(x) for name, x in metrics.logs.items()}
+        return {str(name): float(x) for name, x in metrics.logs.items()}
 
 
 def test_a_step_follows_the_mean_over_lifetimes_and_keeps_their_memories():

@@ -17,6 +17,7 @@ from components.meta_optimisers.validation_data import TrainingTrajectory
 from components.meta_parameters.bijectors import Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
 from components.meta_parameters.schedules import Scheduled
+from components.metrics import Group
 from components.networks.cores import GRU
 from components.networks.network import Network
 from components.networks.torsos import MLP
@@ -103,7 +104,7 @@ def test_the_agent_itself_takes_plain_updates_on_everything_it_acts():
         agent, metrics = advance(meta_params, agent)
         learner.advance(1)
         meta_params = jax.tree.map(lambda x: x[0], learner.state.meta_params)
-        np.testing.assert_allclose(rows[-1]['loss/policy'][0], metrics.logs['loss/policy'], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(rows[-1]['loss/policy'][0], metrics.logs[Group.LOSS('policy')], rtol=1e-3, atol=1e-5)
         assert rows[-1]['env_steps'][0] == 20 * len(rows)
         assert rows[-1]['learner_updates'] == rows[-1]['meta_updates'] == len(rows)
     ours = jax.tree.map(lambda x: x[0, 0], learner.state.agents.params)

@@ -13,6 +13,7 @@ from components.acting.action_distributions import Categorical
 from components.acting.policies import Softmax, log_rho
 from components.component_tree import learnable_paths
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
+from components.metrics import Group
 from components.networks.network import Network
 from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic, ValueRegression
@@ -343,10 +344,10 @@ def test_update_reports_masked_means():
     outputs = network.outputs(params, trajectory)
     _, expected = OBJECTIVE.loss(outputs, targets_of(OBJECTIVE, outputs, trajectory), trajectory)
     logs = jax.jit(lambda p: RULE.update(network, RULE.init(p), trajectory)[1])(params)
-    assert set(logs) == {f'loss/{name}' for name in expected}
+    assert set(logs) == {Group.LOSS(name) for name in expected}
     for name, per_step in expected.items():
         mean = np.asarray(per_step)[MASK == 1].mean()
-        np.testing.assert_allclose(logs[f'loss/{name}'], mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(logs[Group.LOSS(name)], mean, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
