@@ -71,7 +71,7 @@ class TargetNetwork:
             copy = jax.lax.stop_gradient(copy)
         from_copy = unroll.network.outputs(copy, unroll.trajectory)
         outputs = {**unroll.outputs, **{head: from_copy[head] for head in self.heads_of_copy}}
-        targets, inner = self.objective.targets(unroll._replace(outputs=outputs, params=copy), state.objective)
+        targets, inner = self.objective.targets(unroll._replace(outputs=outputs), state.objective)
         return targets, TargetNetworkState(copy, inner)
 
     def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
