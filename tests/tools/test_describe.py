@@ -190,7 +190,11 @@ def test_heads_are_told_with_who_reads_them():
     heads = describe(['gin/snake/bootstrapped_outer_critic.gin'], [binding]).heads
     terms, outer = 'update_rule.objective.terms', 'meta_optimiser.outer_loss.objective'
     assert heads == {
-        'logits': Head((4,), (f'{terms}.actor_critic', f'{terms}.outer_critic.policy'), (outer,)),
+        'logits': Head(
+            (4,),
+            (f'{terms}.actor_critic.policy', f'{terms}.outer_critic.policy'),
+            (f'{outer}.policy', 'meta_optimiser.outer_loss.policy'),
+        ),
         'value': Head((), (f'{terms}.actor_critic',), ('meta_optimiser.outer_loss',)),  # What it matches itself.
         'outer_value': Head((), (f'{terms}.outer_critic',), (outer,)),
     }
