@@ -297,5 +297,6 @@ def test_a_checkpoint_of_another_agent_is_told(workdir, tmp_path, capsys):
     assert main(tmp_path / 'run') == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert (
-        'checkpoint 20 is of another structure: state/agents/params/network/shared/linear_1/b is missing in it' in line
+        'checkpoint 20 is of another structure: state/agents/learning/params/network/shared/linear_1/b is missing in it'
+        in line
     )

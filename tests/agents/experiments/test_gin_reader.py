@@ -7,10 +7,10 @@ import pytest
 from agents.experiments import gin_config, provenance
 from agents.experiments.description import by_path, describe
 from agents.experiments.gin_config import ConfigurationError
-from agents.experiments.launch import FAILED
 from components.networks import network
 from tests.helpers.gin_text import SPELLINGS, lines_of_bindings, respelled
 from tools import describe as tool
+from tools.command_line import FAILED
 
 HEADER = """from __gin__ import dynamic_registration
 from components.networks import cores

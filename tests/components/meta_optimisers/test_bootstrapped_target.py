@@ -56,7 +56,9 @@ def assert_trees_close(x, y, rtol=2e-5, atol=1e-6):
         {'num_inner_steps': 2, 'policy_cost': 0.0, 'value_cost': 1.0},
     ],
 )
-@pytest.mark.parametrize('network', [Network(MLP((16,))), Network(MLP((8,)), LSTM(8))])
+@pytest.mark.parametrize(
+    'network', [pytest.param(Network(MLP((16,))), marks=pytest.mark.slow), Network(MLP((8,)), LSTM(8))]
+)
 def test_meta_gradient_agrees_with_finite_differences(settings, network):
     comparison = compare_with_finite_differences(learner_of(bootstrapped(**settings), network=network))[DISCOUNT]
     assert comparison.autodiff != 0
