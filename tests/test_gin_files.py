@@ -24,13 +24,15 @@ FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROO
 VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
 QUICK = {'gin/bandits/self_tuned.gin', 'gin/catch/look_ahead.gin', 'gin/catch/self_tuning.gin'}
 SOME_QUICK = [pytest.param(file, marks=[] if file in QUICK else pytest.mark.slow) for file in VARIANTS]
-ALIKE = {
-    *(f'gin/snake/{name}.gin' for name in ('bootstrapped', 'frodo', 'meta_discount', 'mixture_geometric')),
-    *(f'gin/snake/{name}.gin' for name in ('mixture_uniform', 'self_tuning')),
-    'gin/harlow/pixels_stacked.gin',
+METHODS = {
+    *(f'gin/catch/{name}.gin' for name in ('frodo', 'self_tuning', 'target_network')),
+    *(f'gin/snake/{name}.gin' for name in ('bootstrapped_outer_critic', 'meta_discount_outer_critic')),
+    *(f'gin/intrinsic_reward/{name}.gin' for name in ('learned_return', 'lirpg', 'potential')),
+    *('gin/bandits/self_tuned.gin', 'gin/grid_worlds/lpg.gin', 'gin/harlow/ring.gin', 'gin/host/catch.gin'),
+    *('gin/i_maze/symbolic.gin', 'gin/off_policy/frodo.gin', 'gin/random_walk/frodo.gin', 'gin/two_step/fixed.gin'),
 }
-"""Variants with all that they do in another one, which is checked by default."""
-MOST = [pytest.param(file, marks=pytest.mark.slow if file in ALIKE else []) for file in VARIANTS]
+"""A variant of each method and family of environments; the others are checked with `-m slow`."""
+SOME_OF_EACH = [pytest.param(file, marks=[] if file in METHODS else pytest.mark.slow) for file in VARIANTS]
 TINY = ['TOTAL_ENV_STEPS = 10_000', 'NUM_ENVS = 3', 'UNROLL_LENGTH = 4']
 
 
@@ -113,7 +115,7 @@ def test_every_variant_is_the_same_in_blocks(tmp_path, monkeypatch):
         assert gin_config.bindings_of(tmp_path / file) == gin_config.bindings_of(gin_config.ROOT / file), file
 
 
-@pytest.mark.parametrize('file', MOST)
+@pytest.mark.parametrize('file', SOME_OF_EACH)
 def test_every_variant_trains_and_repeats_from_its_saved_configuration(file, tmp_path):
     experiment = build(file)
     gin_config.check_effects(Experiment)
@@ -144,7 +146,7 @@ def test_every_variant_could_be_trained_in_double_precision(file):
                      state, jax.eval_shape(learner.meta_step, state)[0])  # fmt: skip
 
 
-@pytest.mark.parametrize('file', MOST)
+@pytest.mark.parametrize('file', SOME_OF_EACH)
 def test_every_meta_gradient_is_right_and_not_zero(file):
     agent = build(file).agent
     if not agent.meta_parameters.parameters:
