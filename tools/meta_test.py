@@ -1,7 +1,7 @@
-"""Trains new agents with the meta-parameters that a run has learned, which stay as its checkpoint has them: a meta-test.
+"""Trains new agents with the meta-parameters of a run's checkpoint, which stay as they are: a meta-test.
 
     python tools/meta_test.py --workdir runs/snake --gin_bindings 'TOTAL_ENV_STEPS = 10_000_000'
-    python tools/meta_test.py --workdir runs/lpg --environment gin/base/environments/grid_worlds.gin --out runs/frozen_lpg
+    python tools/meta_test.py --workdir runs/lpg --environment gin/base/environments/grid_worlds.gin --out runs/fixed
 
 Agents learn from scratch as the run's did, or in an environment of any kind: the one of --environment, or the run's own
 as --gin_bindings change it. The folder is a run, whose config.gin names the checkpoint: asked for again, or by

@@ -58,7 +58,8 @@ class TargetNetwork:
         unknown = sorted(set(self.heads_of_copy) - set(heads))
         if unknown:
             raise ValueError(
-                f'TargetNetwork.heads_of_copy names {", ".join(unknown)}; the objective reads {", ".join(sorted(heads))}'
+                f'TargetNetwork.heads_of_copy names {", ".join(unknown)}; '
+                f'the objective reads {", ".join(sorted(heads))}'
             )
         return heads
 
