@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from components.networks.network import Network, NetworkFunctions
 from components.networks.torsos import MLP, Concatenate, Convolutional
 from components.objectives.base import Unroll, merge_heads
 from components.optimisers import check_descends
-from components.types import CompositionError, MetaParams, Params, Trajectory
+from components.types import CompositionError, MetaParams, ObjectiveState, Params, Targets, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -61,7 +60,7 @@ class Agent:
     behaviour: Behaviour = Behaviour()
     monitors: Mapping[str, Monitor] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.steps_per_meta_step > MAX_INT:
             raise CompositionError(
                 f'a meta-step is {self.steps_per_meta_step:,} environment steps (inner steps x unroll length x '
@@ -97,7 +96,7 @@ class Agent:
             return
         spec, network = self.environment.spec(), self.network_functions()
 
-        def next_state(params: Params) -> Any:
+        def next_state(params: Params) -> tuple[Targets, ObjectiveState]:
             observation = jax.tree.map(lambda s: jnp.zeros((3, 1, *s.shape), s.dtype), spec.observations)
             first, ones = jnp.ones((3, 1), bool), jnp.ones((2, 1))
             core_state = network.initial_state(1)
@@ -179,7 +178,7 @@ class Agent:
             raise CompositionError(f'network and objectives do not fit: {error}') from error
 
 
-def _check_is_constant(component: Any, prefix: str) -> None:
+def _check_is_constant(component: object, prefix: str) -> None:
     """Raises ValueError if something below a component waits to be learned or scheduled, as fields of an update rule
     do.
     """

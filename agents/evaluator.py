@@ -1,17 +1,20 @@
 """Evaluation of a learner on separate environments, compiled."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from agents.learner import Learner
-from components.acting.actor import Actor
+from components.acting.actor import Actor, ActorState
 from components.axes import over_axis
 from components.environments.base import named_failures
 from components.types import Array, Params
+
+_Carry = tuple[int | Array, ActorState, Array, Array, Array]
+"""Steps taken; where acting stands; and of each environment whether it plays on, its return and its length."""
 
 
 class Evaluator:
@@ -49,7 +52,7 @@ class Evaluator:
                 self._environment.close(jax.device_get(state))
             return jax.device_get(row)
 
-    def _all_agents(self, params: Params, key: Array):
+    def _all_agents(self, params: Params, key: Array) -> tuple[list[PyTree], dict[str, Array]]:
         row, states = {}, []
         for name, greedy in (('stochastic', False), ('greedy', True)):
             actor = Actor(self._environment, self._learner.network, self._learner.agent.policy, greedy)
@@ -59,17 +62,17 @@ class Evaluator:
             states.append(state)
         return states, row
 
-    def _episodes(self, actor: Actor, params: Params, key: Array) -> tuple[Array, Array, Any]:
+    def _episodes(self, actor: Actor, params: Params, key: Array) -> tuple[Array, Array, PyTree]:
         """Return and length of the first episode of each environment, `[S, L, B]`, and the environments' last state."""
         init_key, key = jax.random.split(key)
         state = self._over_agents(actor.init)(self._keys(init_key))
         step = self._over_agents(actor.step)
 
-        def go_on(carry):
+        def go_on(carry: _Carry) -> Array:
             t, _, playing, *_ = carry
             return playing.any() & (t < self._max_episode_length)
 
-        def play(carry):
+        def play(carry: _Carry) -> _Carry:
             t, state, playing, returns, lengths = carry
             state, taken = step(params, state, self._keys(jax.random.fold_in(key, t)))
             returns = jnp.where(playing, taken.episode_return, returns)
@@ -77,7 +80,7 @@ class Evaluator:
             return t + 1, state, playing & ~taken.ended, returns, lengths
 
         playing = jnp.ones(state.episode_return.shape, bool)
-        carry = (0, state, playing, state.episode_return, state.episode_length)
+        carry: _Carry = (0, state, playing, state.episode_return, state.episode_length)
         _, state, _, returns, lengths = jax.lax.while_loop(go_on, play, carry)
         return returns, lengths.astype(returns.dtype), state.environment
 

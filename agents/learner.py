@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from acme import core as acme_core
 from acme.utils import counting, loggers
+from jaxtyping import PyTree
 
 from agents.agent import Agent
 from components.acting.actor import Actor
@@ -16,8 +17,8 @@ from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import named_failures
 from components.inner_loop import AgentState, acting_loop
 from components.meta_optimisers.base import LearnerState
-from components.metrics import LOSSES, Group, Name, columns, with_logs
-from components.types import Array, CompositionError, DivergedError, Metrics
+from components.metrics import LOSSES, Group, Metrics, NamedLogs, columns, with_logs
+from components.types import Array, CompositionError, DivergedError
 
 
 class Learner(acme_core.Learner):
@@ -82,7 +83,7 @@ class Learner(acme_core.Learner):
         self._check_finite = check_finite
         self._zero_so_far = set(agent.meta_parameters.parameters)
 
-    def step(self):
+    def step(self) -> None:
         self.advance(self._num_meta_steps)
 
     def compile(self) -> None:
@@ -127,7 +128,7 @@ class Learner(acme_core.Learner):
         """The program behind `advance`, `(state, num_meta_steps) -> (state, ...)`, for cost analysis."""
         return self._compiled_steps.trace(self.state, 1)
 
-    def get_variables(self, names: list[str]) -> list[Any]:
+    def get_variables(self, names: list[str]) -> list[PyTree]:
         """Of the first seed: its first lifetime's `params`, or the values of its `meta_parameters`; NumPy arrays."""
         first_seed = jax.tree.map(lambda x: x[0], self.state)
         variables = {
@@ -136,11 +137,11 @@ class Learner(acme_core.Learner):
         }
         return jax.device_get([variables[name] for name in names])
 
-    def save(self) -> dict[str, Any]:
+    def save(self) -> dict[str, PyTree]:
         """Everything that a resumed run needs to go on; a copy, as the next step writes over the state."""
         return {'state': _copy(self.state), 'counts': self._counter.get_counts()}
 
-    def restore(self, state: dict[str, Any]):
+    def restore(self, state: dict[str, PyTree]) -> None:
         """Goes on from what `save` returned; where environments live outside of it, with new episodes."""
         before, self.state = self.state, _copy(state['state'])
         if not self.agent.environment.is_pure:
@@ -197,14 +198,16 @@ class Learner(acme_core.Learner):
         keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0x9E0)))(state.agents.key)
         return state._replace(agents=state.agents._replace(actor_state=jax.jit(init)(keys)))
 
-    def _steps(self, state: LearnerState, num_meta_steps: Array):
+    def _steps(
+        self, state: LearnerState, num_meta_steps: Array
+    ) -> tuple[LearnerState, Metrics, dict[str, PyTree], Array]:
         """Meta-steps of all seeds: the state after them, their metrics, the meta-parameters' values then, and whether
         all weights are finite; the last three `[S]`.
         """
         meta_step = jax.jit(over_axis(self.meta_step, self.num_seeds))  # So that it is traced once, not twice.
         zeros = jax.tree.map(_no_total, jax.eval_shape(lambda state: _with_float_logs(meta_step(state)[1]), state))
 
-        def body(_, carry):
+        def body(_: Array, carry: tuple[LearnerState, Metrics]) -> tuple[LearnerState, Metrics]:
             state, totals = carry
             state, metrics = meta_step(state)
             return state, jax.tree.map(_add_to_total, totals, _with_float_logs(metrics))
@@ -214,7 +217,7 @@ class Learner(acme_core.Learner):
         values = over_axis(self.agent.meta_parameters.values, self.num_seeds)(state.meta_params)
         return state, metrics, values, jax.vmap(_is_finite)((state.agents.params, state.meta_params))
 
-    def _row(self, metrics: Metrics, meta_values: dict[str, Any], num_meta_steps: int) -> dict[str, Any]:
+    def _row(self, metrics: Metrics, meta_values: dict[str, PyTree], num_meta_steps: int) -> loggers.LoggingData:
         episodes = metrics.episodes
         num_episodes, length_sum = _count(episodes.num_episodes), _count(episodes.length_sum)
         counts = self._counter.increment(
@@ -233,7 +236,7 @@ class Learner(acme_core.Learner):
             **columns({Group.META_PARAMETER(path): x for path, x in meta_values.items() if np.ndim(x) == 1}),
         }
 
-    def _signal_to_noise_over_seeds(self, logs: dict[Name, Any]) -> dict[str, float]:
+    def _signal_to_noise_over_seeds(self, logs: NamedLogs) -> dict[str, float]:
         """Mean over standard deviation, over seeds, of each scalar meta-parameter's mean gradient in this row.
 
         A plug-in ratio of few numbers, biased upwards: pure noise gives about 1 / sqrt(num_seeds).
@@ -247,7 +250,7 @@ class Learner(acme_core.Learner):
                 ratios[Group.SIGNAL_TO_NOISE_OVER_SEEDS(path)] = float(ratio)
         return columns(ratios)
 
-    def _check_meta_gradients(self, logs: dict[Name, Any], num_meta_updates: int) -> None:
+    def _check_meta_gradients(self, logs: NamedLogs, num_meta_updates: int) -> None:
         """Raises CompositionError if a meta-gradient that has been zero so far is not finite, or stays zero.
 
         Not before the outer loss can depend on everything: an objective may have nothing to remember in the first
@@ -294,11 +297,11 @@ def _count(words: Any) -> np.ndarray:
 
 
 @jax.jit
-def _copy(tree: Any) -> Any:
+def _copy(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
 
-def _is_finite(tree: Any) -> Array:
+def _is_finite(tree: PyTree) -> Array:
     """Whether every number in a tree is finite; a scalar."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 

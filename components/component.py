@@ -95,7 +95,7 @@ def component(cls: type[T]) -> type[T]:
     """
     check_rest = getattr(cls, '__post_init__', None)
 
-    def __post_init__(self):  # noqa: N807 - as dataclasses call it.
+    def __post_init__(self: Any) -> None:  # noqa: N807 - as dataclasses call it.
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
         check_arguments(type(self), values)
         if check_rest is not None:
@@ -105,7 +105,7 @@ def component(cls: type[T]) -> type[T]:
     return dataclasses.dataclass(frozen=True)(cls)
 
 
-def check_arguments(function: Callable, values: Mapping[str, Any]) -> None:
+def check_arguments(function: Callable, values: Mapping[str, object]) -> None:
     """Checks arguments of a function, or of a class's constructor, against their annotations.
 
     Args:
@@ -121,7 +121,7 @@ def check_arguments(function: Callable, values: Mapping[str, Any]) -> None:
             raise FieldError(f'{function.__name__}.{name} must be {wrong}, got {value!r}')
 
 
-def problem_of_argument(function: Callable, name: str, value: Any) -> str | None:
+def problem_of_argument(function: Callable, name: str, value: object) -> str | None:
     """What an argument of a function, or of a class's constructor, would have to be; None if the value is accepted."""
     return problem(value, annotations(function).get(name, Any))
 
@@ -139,7 +139,7 @@ class Reference:
     is_called: bool
 
     @property
-    def result(self) -> Any:
+    def result(self) -> object:
         """Class of the object, `Any` if it is not known."""
         if isinstance(self.made_by, type):
             return self.made_by
@@ -148,7 +148,7 @@ class Reference:
 
 
 @functools.cache
-def annotations(function: Callable) -> dict[str, Any]:
+def annotations(function: Callable) -> dict[str, object]:
     """Annotation of each argument that has one; of optax's functions with their ranges."""
     try:
         if dataclasses.is_dataclass(function):
@@ -166,7 +166,7 @@ def annotations(function: Callable) -> dict[str, Any]:
     return hints
 
 
-def problem(value: Any, annotation: Any, interval: Interval | None = None) -> str | None:
+def problem(value: object, annotation: object, interval: Interval | None = None) -> str | None:
     """What a value would have to be for an annotation to take it; None if it takes it, or does not say.
 
     Args:
@@ -207,12 +207,12 @@ def problem(value: Any, annotation: Any, interval: Interval | None = None) -> st
     return None
 
 
-def _result(value: Any, kind: type) -> Any:
+def _result(value: object, kind: type) -> object:
     """The value, or what a reference will be if that may be of a type."""
     return kind('x') if isinstance(value, Reference) and value.result in (Any, kind) else value
 
 
-def _union_problem(value: Any, members: Iterable[Any], interval: Interval | None) -> str | None:
+def _union_problem(value: object, members: Iterable[object], interval: Interval | None) -> str | None:
     members = tuple(members)
     if float in members:  # Of numbers, as other libraries spell them, which take no flag for a number.
         members = tuple(member for member in members if member not in (bool, int, complex) and not _is_array(member))
@@ -245,15 +245,15 @@ def _is_range(text: str) -> bool:
     return text.startswith(('at least', 'at most', 'in ', 'above ', 'positive', 'finite'))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
 
 
-def _is_array(annotation: Any) -> bool:
+def _is_array(annotation: object) -> bool:
     return isinstance(annotation, type) and annotation.__module__.split('.')[0] in ('numpy', 'jax', 'jaxlib')
 
 
-def _sequence_problem(value: Any, entry: Any, interval: Interval | None) -> str | None:
+def _sequence_problem(value: object, entry: object, interval: Interval | None) -> str | None:
     if isinstance(value, np.ndarray | jax.Array | Reference):
         return None
     if isinstance(value, str | bytes) or not isinstance(value, collections.abc.Sequence):
@@ -262,7 +262,7 @@ def _sequence_problem(value: Any, entry: Any, interval: Interval | None) -> str 
     return f'a list or a tuple of entries that are each {wrong[0]}' if wrong else None
 
 
-def _tuple_problem(value: Any, entries: tuple[Any, ...], interval: Interval | None) -> str | None:
+def _tuple_problem(value: object, entries: tuple[object, ...], interval: Interval | None) -> str | None:
     if isinstance(value, Reference):
         return None
     if isinstance(value, str | bytes) or not isinstance(value, collections.abc.Sequence) or len(value) != len(entries):
@@ -271,7 +271,7 @@ def _tuple_problem(value: Any, entries: tuple[Any, ...], interval: Interval | No
     return f'a tuple of {len(entries)} whose entries are {wrong[0]}' if wrong else None
 
 
-def _mapping_problem(value: Any, arguments: tuple[Any, ...], interval: Interval | None) -> str | None:
+def _mapping_problem(value: object, arguments: tuple[object, ...], interval: Interval | None) -> str | None:
     if isinstance(value, Reference):
         return None
     if not isinstance(value, collections.abc.Mapping):
@@ -284,7 +284,7 @@ def _mapping_problem(value: Any, arguments: tuple[Any, ...], interval: Interval 
     return None
 
 
-def _object_problem(value: Any, cls: type) -> str | None:
+def _object_problem(value: object, cls: type) -> str | None:
     """Whether an object is of a class, or has what a protocol asks for."""
     kind = f'{"an" if cls.__name__[0] in "AEIOU" else "a"} {cls.__name__}'
     if dataclasses.is_dataclass(value) and isinstance(value, type):  # Other classes may be called later.
@@ -299,9 +299,9 @@ def _object_problem(value: Any, cls: type) -> str | None:
     return f'{kind}, with {", ".join(missing)}' if missing else None
 
 
-def _reference_problem(result: Any, cls: type, kind: str) -> str | None:
+def _reference_problem(result: object, cls: type, kind: str) -> str | None:
     """Whether an object of a class `result` will be of another, or have the methods that a protocol asks for."""
-    if result is Any:
+    if not isinstance(result, type):
         return None
     if not getattr(cls, '_is_protocol', False):
         return None if issubclass(result, cls) else kind

@@ -2,12 +2,17 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from acme import specs
+from jaxtyping import PyTree
 
 from components.types import Array, FieldValues
+
+T = TypeVar('T')
+Learnable = float | Callable[..., PyTree]
+"""A number, or a network's `init_weights`."""
 
 
 @runtime_checkable
@@ -16,9 +21,9 @@ class HasWeights(Protocol):
     bound.
     """
 
-    weights: Any
+    weights: PyTree
 
-    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
+    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> PyTree:
         """New weights, a pytree of arrays, for an environment of that spec.
 
         Raises:
@@ -27,7 +32,7 @@ class HasWeights(Protocol):
         ...
 
 
-def component_at(tree: Any, path: str) -> Any:
+def component_at(tree: object, path: str) -> Any:
     """What a path leads to.
 
     Raises:
@@ -42,25 +47,25 @@ def component_at(tree: Any, path: str) -> Any:
     return tree
 
 
-def replace_all(tree: Any, values: FieldValues) -> Any:
+def replace_all(tree: T, values: FieldValues) -> T:
     """A copy of the tree with values where paths lead, which exist. No constructor runs again."""
     for path, value in values.items():
         tree = replace_at(tree, path, value)
     return tree
 
 
-def replace_at(tree: Any, path: str, component: Any) -> Any:
+def replace_at(tree: T, path: str, component: object) -> T:
     """A copy of the tree with something else where a path leads, which exists. No constructor runs again."""
     return _replace(tree, path.split('.'), component)
 
 
-def learnable_paths(tree: Any, prefix: str = '') -> dict[str, Any]:
+def learnable_paths(tree: object, prefix: str = '') -> dict[str, Learnable]:
     """Every number and network reachable through dataclass fields and dictionary keys, by its path.
 
     Returns:
       The number, or the network's `init_weights`.
     """
-    paths: dict[str, Any] = {}
+    paths: dict[str, Learnable] = {}
     for name, child in children(tree).items():
         path = f'{prefix}{name}'
         if name == 'weights' and isinstance(tree, HasWeights):
@@ -72,32 +77,32 @@ def learnable_paths(tree: Any, prefix: str = '') -> dict[str, Any]:
     return paths
 
 
-def describe_paths(paths: Mapping[str, Any]) -> str:
+def describe_paths(paths: Collection[str]) -> str:
     """The paths that exist, for an error message."""
     return 'what can be learned is ' + (', '.join(sorted(paths)) or 'nothing')
 
 
-def components_of(tree: Any, prefix: str = '') -> dict[str, Any]:
+def components_of(tree: object, prefix: str = '') -> dict[str, object]:
     """Everything that paths lead to from `tree`, by its path."""
-    parts: dict[str, Any] = {}
+    parts: dict[str, object] = {}
     for name, child in children(tree).items():
         path = f'{prefix}{name}'
         parts |= {path: child, **components_of(child, f'{path}.')}
     return parts
 
 
-def children(tree: Any) -> Mapping[str, Any]:
+def children(tree: object) -> Mapping[str, object]:
     """What a path can lead to next: fields of a dataclass, entries of a dictionary, nothing in anything else."""
     if dataclasses.is_dataclass(tree):
         return {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
     return tree if isinstance(tree, Mapping) else {}
 
 
-def _is_number(x: Any) -> bool:
+def _is_number(x: object) -> TypeGuard[float]:
     return isinstance(x, int | float) and not isinstance(x, bool)
 
 
-def why_not_learnable(tree: Any, path: str) -> str:
+def why_not_learnable(tree: object, path: str) -> str:
     """Why a path leads to nothing that can be learned, for an error message."""
     for name in path.split('.'):
         if name not in children(tree):
@@ -106,7 +111,7 @@ def why_not_learnable(tree: Any, path: str) -> str:
     return f'the field is neither a number nor weights of a network ({type(tree).__name__})'
 
 
-def _replace(tree: Any, names: list[str], value: Any) -> Any:
+def _replace(tree: Any, names: list[str], value: object) -> Any:
     """A copy with one descendant replaced. Constructors do not run: they validate what only concrete numbers can be."""
     if not names:
         return value

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Int, PyTree
 
 from components.acting.actor import Actor
 from components.acting.behaviours import Behaviour
@@ -15,7 +16,7 @@ from components.component_tree import replace_all
 from components.environments.base import BatchedEnvironment
 from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.meta_parameters.schedules import Scheduled, schedules_of
-from components.metrics import Group, NamedLogs
+from components.metrics import Group, Metrics, NamedLogs
 from components.networks.network import NetworkFunctions
 from components.types import (
     Array,
@@ -23,13 +24,14 @@ from components.types import (
     FieldValues,
     LearningState,
     MetaParams,
-    Metrics,
     ObjectiveState,
     OptState,
     Params,
     Trajectory,
 )
 from components.update_rule import UpdateRule
+
+T = TypeVar('T')
 
 
 class AgentState(NamedTuple):
@@ -46,9 +48,9 @@ class AgentState(NamedTuple):
     """
 
     learning: LearningState
-    num_updates: Array
-    behaviour: Any
-    actor_state: Any
+    num_updates: Int[Array, '']
+    behaviour: PyTree
+    actor_state: PyTree
     trajectory: Trajectory
     key: Array
 
@@ -265,8 +267,12 @@ def acting_source(inner_loop: InnerLoop) -> ActingSource:
 
 
 def scan_updates(
-    inner_loop: InnerLoop, step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, xs: Any, length: int
-) -> tuple[Any, Any]:
+    inner_loop: InnerLoop,
+    step: Callable[[T, PyTree], tuple[T, PyTree]],
+    carry: T,
+    xs: PyTree,
+    length: int,
+) -> tuple[T, PyTree]:
     """`jax.lax.scan` over steps of an inner loop, one update in each.
 
     The first is taken out of the loop: nothing before it depends on the meta-parameters, so that its reverse pass,

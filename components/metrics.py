@@ -2,11 +2,14 @@
 
 import enum
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
+from jaxtyping import Int
 
-from components.types import Array, Metrics
+from components.types import Array, EpisodeTotals
+
+T = TypeVar('T')
 
 
 class Group(enum.StrEnum):
@@ -44,11 +47,26 @@ class Name(NamedTuple):
 
 NamedLogs = dict[Name, Array]
 
+
+class Metrics(NamedTuple):
+    """What one step of a loop reports.
+
+    Attributes:
+      logs: scalars by their names, to be averaged over steps.
+      episodes: of training, to be added up over steps.
+      num_validation_steps: environment steps of fresh validation trajectories, int32; added up likewise.
+    """
+
+    logs: NamedLogs
+    episodes: EpisodeTotals
+    num_validation_steps: Int[Array, '']
+
+
 LOSSES = Group.LOSS, Group.OUTER_LOSS
 """Groups whose values have to be finite."""
 
 
-def columns(logs: Mapping[Name, Any]) -> dict[str, Any]:
+def columns(logs: Mapping[Name, T]) -> dict[str, T]:
     """Logged values by the names of their columns."""
     return {str(name): value for name, value in logs.items()}
 

@@ -1,6 +1,6 @@
 """Monitors: extra metrics, computed in the compiled step."""
 
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import jax.numpy as jnp
 from acme import specs
@@ -8,9 +8,10 @@ from acme import specs
 from components.component import UnitInterval, component
 from components.environments.base import BatchedEnvironment
 from components.environments.batch import Batch
+from components.environments.random_walk import RandomWalk
 from components.inner_loop import AgentState
 from components.networks.network import NetworkFunctions
-from components.types import Array, CompositionError
+from components.types import Array, CompositionError, Scalar
 
 
 class Monitor(Protocol):
@@ -24,8 +25,8 @@ class Monitor(Protocol):
         """Network outputs that it reads, as an objective's `heads`."""
         ...
 
-    def __call__(self, agent: AgentState, network: NetworkFunctions, environment: BatchedEnvironment) -> Array:
-        """A scalar."""
+    def __call__(self, agent: AgentState, network: NetworkFunctions, environment: BatchedEnvironment) -> Scalar:
+        """The number that is logged."""
         ...
 
 
@@ -55,7 +56,7 @@ class StateValueError:
         return {self.value_head: ()}
 
     def __call__(self, agent: AgentState, network: NetworkFunctions, environment: BatchedEnvironment) -> Array:
-        walk = cast(Any, environment).environment
+        walk = cast(RandomWalk, cast(Batch, environment).environment)
         observations = jnp.eye(walk.num_states)
         first, core_state = jnp.ones(walk.num_states, bool), network.initial_state(walk.num_states)
         outputs, _ = network.step(agent.params, observations, first, core_state)

@@ -1,12 +1,12 @@
 """Inner optimisers: an optax transformation and a learning rate that can be meta-learned, and their checks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import ArrayLike
 
 from components.component import LearningRate, Positive, component
 from components.types import Array, OptState, Params
@@ -29,7 +29,9 @@ def clip_by_global_norm(max_norm: Positive) -> optax.GradientTransformation:
     Gradients: those of clipping; of a gradient of zeros, which is left alone, the identity's.
     """
 
-    def update(updates, state, params=None):
+    def update(
+        updates: Params, state: optax.EmptyState, params: Params | None = None
+    ) -> tuple[Params, optax.EmptyState]:
         del params
         norm, is_zero = _norm(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(updates)))
         is_left = is_zero | (norm < max_norm)
@@ -48,18 +50,20 @@ def clip_by_block_rms(threshold: Positive) -> optax.GradientTransformation:
     Gradients: those of clipping; of an array of zeros, which is left alone, the identity's.
     """
 
-    def clip(x):
+    def clip(x: Array) -> Array:
         rms, is_zero = _norm(jnp.mean(jnp.square(x)))
         return jnp.where(is_zero | (rms < threshold), x, x / rms * threshold)
 
-    def update(updates, state, params=None):
+    def update(
+        updates: Params, state: optax.EmptyState, params: Params | None = None
+    ) -> tuple[Params, optax.EmptyState]:
         del params
         return jax.tree.map(clip, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _norm(squared: Any) -> tuple[Array, Array]:
+def _norm(squared: ArrayLike) -> tuple[Array, Array | bool]:
     """Square root, 1 in the place of 0 where it has no derivative, and whether it is in its place."""
     is_zero = squared == 0
     return jnp.sqrt(jnp.where(is_zero, 1, squared)), is_zero
@@ -158,12 +162,12 @@ def check_differentiable(optimiser: Optimiser, params: Params) -> None:
     )
     gradients = jax.tree.map(lambda x: jnp.stack([x, np.zeros_like(x)]), one_zero)
 
-    def moved(gradient):
+    def moved(gradient: Params) -> Array:
         moving, state = params, optimiser.transform.init(params)
         for _ in range(2):
             direction, state = optimiser.transform.update(gradient, state, moving)
             moving = jax.tree.map(jnp.subtract, moving, direction)
-        return sum(jnp.sum(x) for x in jax.tree.leaves(moving))
+        return sum((jnp.sum(x) for x in jax.tree.leaves(moving)), start=jnp.zeros(()))
 
     derivatives = jax.tree.leaves(jax.device_get(jax.vmap(jax.grad(moved))(gradients)))
     one_zero_is_finite, zeros_are_finite = (all(np.isfinite(x[i]).all() for x in derivatives) for i in range(2))
@@ -189,7 +193,7 @@ def _weights_with(transform: optax.GradientTransformation, params: Params, name:
         lambda x: (random.choice([-1, 1], x.shape) * (0.5 + random.random(x.shape))).astype(x.dtype), params
     )
 
-    def products(gradient, params):
+    def products(gradient: Params, params: Params) -> Params:
         state, total = transform.init(params), jax.tree.map(np.zeros_like, params)
         for i in range(MAX_STEPS):
             step, state = transform.update(gradient, state, params)

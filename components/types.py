@@ -1,27 +1,29 @@
 """Values that travel between components, and the letters that name their axes.
 
 Arrays are time-major. `S` seeds (independent replicas of everything), `L` lifetimes (agents that share one set of
-meta-parameters), `K` inner steps, `T` time, `B` environments, `A` actions.
+meta-parameters), `K` inner steps, `T` time, `B` environments, `A` actions. Annotations are jaxtyping's: `Float[Array,
+'T B']` is an array of floating-point numbers over time and environments, `Shaped` one of any numbers, and `PyTree` any
+nest of tuples, lists, mappings and dataclasses with arrays as its leaves. `shapes.checked` holds calls to them.
 
 `dm_env.TimeStep` is used as a pytree with leaves `[B, ...]`: its reward and discount belong to the transition that led
 to it, so both are arrays also where an episode starts.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
-import jax
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-Array = jax.Array
-Params = Any  # The agent's weights (theta): a pytree.
-MetaParams = Mapping[str, Any]  # Unconstrained values behind the paths (eta).
-FieldValues = Mapping[str, Any]  # What is bound to fields of an update rule, by path, in their units.
-OptState = Any
-CoreState = Any  # Recurrent state of a network, leaves [B, ...]; empty for a feed-forward network.
-ObjectiveState = Any  # Whatever an objective's `init` returns: a pytree, empty for most.
-Targets = Any  # Whatever an objective's `targets` returns, leaves [T, B, ...].
-Outputs = Mapping[str, Array]  # Head name -> [T+1, B, *head].
-Logs = dict[str, Array]  # Parts of a loss, by name.
+Params: TypeAlias = PyTree  # The agent's weights (theta).
+MetaParams: TypeAlias = Mapping[str, PyTree]  # Unconstrained values behind the paths (eta).
+FieldValues: TypeAlias = Mapping[str, PyTree]  # What is bound to fields of an update rule, by path, in their units.
+OptState: TypeAlias = PyTree
+CoreState: TypeAlias = PyTree[Shaped[Array, 'B ...']]  # Recurrent state of a network; empty for a feed-forward network.
+ObjectiveState: TypeAlias = PyTree  # Whatever an objective's `init` returns; empty for most.
+Targets: TypeAlias = PyTree[Shaped[Array, 'T B ...']]  # Whatever an objective's `targets` returns.
+Outputs: TypeAlias = Mapping[str, Float[Array, 'T+1 B ...']]  # By the name of the head, [T+1, B, *head].
+Logs: TypeAlias = dict[str, Float[Array, 'T B']]  # Parts of a loss, by name.
+Scalar: TypeAlias = Float[Array, '']
 
 
 class Trajectory(NamedTuple):
@@ -38,13 +40,13 @@ class Trajectory(NamedTuple):
       core_state: recurrent state before the first observation, leaves `[B, ...]`.
     """
 
-    observation: Any
-    first: Array
-    action: Array
-    reward: Array
-    discount: Array
-    mask: Array
-    behaviour_policy: Any
+    observation: PyTree[Shaped[Array, 'T+1 B ...']]
+    first: Bool[Array, 'T+1 B']
+    action: Shaped[Array, 'T B ...']
+    reward: Float[Array, 'T B']
+    discount: Float[Array, 'T B']
+    mask: Float[Array, 'T B']
+    behaviour_policy: PyTree[Shaped[Array, 'T B ...']]
     core_state: CoreState
 
 
@@ -73,24 +75,10 @@ class EpisodeTotals(NamedTuple):
       length_sum: their lengths in environment steps, added up. int32 scalar.
     """
 
-    num_steps: Array
-    num_episodes: Array
-    return_sum: Array
-    length_sum: Array
-
-
-class Metrics(NamedTuple):
-    """What one step of a loop reports.
-
-    Attributes:
-      logs: scalars by their `metrics.Name`, to be averaged over steps.
-      episodes: of training, to be added up over steps.
-      num_validation_steps: environment steps of fresh validation trajectories, int32; added up likewise.
-    """
-
-    logs: dict[Any, Array]
-    episodes: EpisodeTotals
-    num_validation_steps: Array
+    num_steps: Int[Array, '']
+    num_episodes: Int[Array, '']
+    return_sum: Scalar
+    length_sum: Int[Array, '']
 
 
 class UserError(Exception):

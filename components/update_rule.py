@@ -5,7 +5,7 @@ import jax
 from components.component import component
 from components.metrics import Group, NamedLogs
 from components.networks.network import NetworkFunctions
-from components.objectives.base import Objective, Unroll, masked_mean, targets_and_state
+from components.objectives.base import Objective, Unroll, loss_and_parts, masked_mean, targets_and_state
 from components.optimisers import Optimiser
 from components.types import Array, LearningState, ObjectiveState, Outputs, Params, Targets, Trajectory
 
@@ -36,7 +36,7 @@ class UpdateRule:
 
     def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, NamedLogs]:
         """The objective's masked mean, a scalar, and those of its parts by name."""
-        loss, parts = self.objective.loss(outputs, targets, trajectory)
+        loss, parts = loss_and_parts(self.objective, outputs, targets, trajectory)
         logs = {Group.LOSS(name): masked_mean(x, trajectory.mask) for name, x in parts.items()}
         return masked_mean(loss, trajectory.mask), logs
 

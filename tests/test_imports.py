@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
     'components.types',
     'components.component',
-    ('components.metrics', 'components.component_tree', 'components.axes'),
+    ('components.metrics', 'components.component_tree', 'components.axes', 'components.shapes'),
     ('components.environments', 'components.networks'),
     ('components.acting', 'components.meta_parameters'),
     ('components.objectives', 'components.optimisers'),

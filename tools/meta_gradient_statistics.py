@@ -55,7 +55,7 @@ def _measure(args: argparse.Namespace) -> int:
     learner = _learner(args)
     initial = gradient_noise.freeze(learner.state).meta_params
     components = {**gradient_noise.meta_param_slices(initial), 'all': slice(None)}
-    sampler = gradient_noise.sampler_of(learner, max(args.num_inner_steps), args.num_start_steps)
+    sampler = gradient_noise.sampler_of(learner, estimators, args.num_start_steps)
     out = args.out or (args.workdir or pathlib.Path()) / 'statistics'
     out.mkdir(parents=True, exist_ok=True)
     rows: list[tables.Row] = []

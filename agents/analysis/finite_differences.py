@@ -1,11 +1,13 @@
 """Finite differences of the outer loss, compared with the meta-gradient of any agent."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from agents.learner import Learner
 from components.component_tree import components_of, replace_all
@@ -15,8 +17,8 @@ from components.meta_optimisers.gradient_estimators.base import Estimate, Gradie
 from components.meta_optimisers.gradient_estimators.evolution_strategies import EvolutionStrategies, normal_like
 from components.meta_optimisers.gradient_estimators.truncated import Truncated
 from components.meta_optimisers.meta_gradient import MetaGradient
-from components.replay import replayed
-from components.types import CompositionError, MetaParams
+from components.replay import Replay, replayed
+from components.types import Array, CompositionError, MetaParams
 from components.update_rule import UpdateRule
 
 
@@ -92,7 +94,7 @@ class RecordedLifetime(NamedTuple):
     meta_optimiser: MetaGradient
     meta_params: MetaParams
     agent: AgentState
-    state: Any
+    state: PyTree
     inner_loop: InnerLoop
 
     def estimate(self, meta_params: MetaParams, gradient_estimator: GradientEstimator | None = None) -> Estimate:
@@ -106,15 +108,15 @@ class RecordedLifetime(NamedTuple):
         gradient, fixed = estimate.gradient, estimate.result.targets
 
         @jax.jit
-        def loss(meta_params):
+        def loss(meta_params: MetaParams) -> Array:
             outer_loss = self.meta_optimiser.outer_loss
             per_update = repeat(meta_params, outer_loss.num_inner_steps)
             return outer_loss(per_update, self.agent, self.inner_loop, self.state, fixed)[0]
 
-        def compare(path: str, meta_param: Any) -> Comparison:
+        def compare(path: str, meta_param: PyTree) -> Comparison:
             along = direction(meta_param)
 
-            def moved(sign: int) -> dict[str, Any]:
+            def moved(sign: int) -> MetaParams:
                 return {**self.meta_params, path: jax.tree.map(lambda x, d: x + sign * step * d, meta_param, along)}
 
             slope = (loss(moved(1)) - loss(moved(-1))) / (2 * step)
@@ -123,7 +125,7 @@ class RecordedLifetime(NamedTuple):
         return {path: compare(path, meta_param) for path, meta_param in self.meta_params.items()}
 
 
-def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
+def recorded_lifetime(learner: Learner, dtype: DTypeLike) -> RecordedLifetime:
     """Records the next updates of a learner's first lifetime.
 
     Where the objective has a state, they are not the first two of an agent, in which there is nothing to remember.
@@ -147,7 +149,7 @@ def recorded_lifetime(learner: Learner, dtype: Any) -> RecordedLifetime:
         state = jax.tree.map(lambda x: x[0], initial)
 
         @jax.jit
-        def record(meta_params, agent):
+        def record(meta_params: MetaParams, agent: AgentState) -> Replay:
             per_update = repeat(meta_params, outer_loss.num_inner_steps)
             return outer_loss(per_update, agent, learner.inner_loop, state)[1].replay
 
@@ -171,7 +173,7 @@ def _advanced(inner_loop: InnerLoop, meta_params: MetaParams, agent: AgentState)
     return jax.lax.fori_loop(0, 2, lambda _, agent: inner_loop.advance(meta_params, agent)[0], agent)
 
 
-def direction(meta_param: Any) -> Any:
+def direction(meta_param: PyTree) -> PyTree:
     """What a meta-parameter is moved along: 1 for a scalar; for anything larger a random direction of length 1."""
     if isinstance(meta_param, jax.Array) and meta_param.ndim == 0:
         return jnp.ones_like(meta_param)

@@ -1,9 +1,11 @@
 """Whole episodes of agents with frozen weights, in tasks that baselines can be given too."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import dm_env
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from agents.analysis.meta_rl.bandit_policies import episode_keys
 from components.acting.action_distributions import select_action
@@ -12,7 +14,10 @@ from components.axes import tree_where
 from components.environments.base import Environment
 from components.environments.wrappers import unwrapped
 from components.networks.network import NetworkFunctions
-from components.types import Array, Params
+from components.types import Array, CoreState, Params
+
+_Carry = tuple[PyTree, dm_env.TimeStep, CoreState]
+"""State of the environments, their latest timestep, and the network's recurrent state."""
 
 
 class FrozenEpisodes(NamedTuple):
@@ -25,7 +30,7 @@ class FrozenEpisodes(NamedTuple):
       played: whether a step belongs to the episode, bool `[T, N]`: nothing changes any more once it has ended.
     """
 
-    states: Any
+    states: PyTree
     actions: Array
     rewards: Array
     played: Array
@@ -35,7 +40,7 @@ class Recorder:
     """Plays episodes of up to `num_steps` steps, each from its own start.
 
     What an agent has in its recurrent state is reset at that start and nowhere else. Environment `i` is reset with key
-    `i` of `components.bandit_policies.episode_keys`, so that policies that play there with the same key are given the
+    `i` of `meta_rl.bandit_policies.episode_keys`, so that policies that play there with the same key are given the
     same tasks.
 
     Args:
@@ -66,7 +71,7 @@ class Recorder:
         reset_keys, key = episode_keys(key, num_episodes)
         start, timestep = jax.vmap(self._environment.reset)(reset_keys)
 
-        def step(carry, key):
+        def step(carry: _Carry, key: Array) -> tuple[_Carry, tuple[PyTree, Array, Array, Array]]:
             state, timestep, core_state = carry
             action_key, step_key = jax.random.split(key)
             outputs, core_state = self._network.step(params, timestep.observation, timestep.first(), core_state)
@@ -81,5 +86,5 @@ class Recorder:
         states = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), self._innermost(start), states)
         return FrozenEpisodes(states, *others)
 
-    def _innermost(self, state: Any) -> Any:
+    def _innermost(self, state: PyTree) -> PyTree:
         return unwrapped(self._environment, state)[1]

@@ -2,25 +2,30 @@
 
 From a frozen agent, an unroll of `K` updates gives the derivatives g_1 to g_K of the outer losses after each of them.
 The plain meta-gradient through k updates is g_k, a mixture is sum_k w_k g_k: every estimator is evaluated on the same
-unrolls, so that comparisons are paired.
+unrolls, so that comparisons are paired. A `ValidationLoss` is evaluated after every update of one unroll; for any other
+outer loss, the first k updates are taken again, from the same keys, for each k that an estimator uses.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
 
 from agents.analysis import signal_to_noise
 from agents.analysis.signal_to_noise import Draws, Interval
 from agents.learner import Learner
 from components.acting.actor import Actor
+from components.component_tree import replace_at
 from components.inner_loop import AgentState, InnerLoop, acting_source
+from components.meta_optimisers.base import LearnerState
 from components.meta_optimisers.gradient_estimators.base import repeat
 from components.meta_optimisers.gradient_estimators.exact import MAX_FORWARD_SCALARS
+from components.meta_optimisers.outer_loss import OuterLoss
 from components.meta_optimisers.step_weights import LastStep, StepWeights, Uniform
 from components.meta_optimisers.validation_loss import ValidationLoss
 from components.optimisers import Optimiser
@@ -39,7 +44,7 @@ class FrozenAgent(NamedTuple):
     meta_params: MetaParams
 
 
-def freeze(state: Any) -> FrozenAgent:
+def freeze(state: LearnerState) -> FrozenAgent:
     """The first seed's first lifetime of a learner's state."""
     meta_params, agent = jax.tree.map(lambda x: x[0], (state.meta_params, state.agents))
     return FrozenAgent(jax.tree.map(lambda x: x[0], agent), meta_params)
@@ -49,7 +54,7 @@ def with_optimiser(frozen: FrozenAgent, optimiser: Optimiser) -> FrozenAgent:
     """The agent with that optimiser inside, from its initial state unless the present one has the same structure."""
     learning = frozen.agent.learning
     fresh = optimiser.init(learning.params)
-    structures: list[Any] = [jax.tree.structure(state) for state in (fresh, learning.opt_state)]
+    structures: list[object] = [jax.tree.structure(state) for state in (fresh, learning.opt_state)]
     if structures[0] == structures[1]:
         return frozen
     return frozen._replace(agent=frozen.agent._replace(learning=learning._replace(opt_state=fresh)))
@@ -58,33 +63,40 @@ def with_optimiser(frozen: FrozenAgent, optimiser: Optimiser) -> FrozenAgent:
 class Sampler:
     """Draws independent meta-gradients of a frozen agent.
 
-    The outer objective starts from its initial state. Each unroll starts new episodes, acts `num_start_steps` so that
-    they stand at different times, and then learns for `num_inner_steps` updates with action and environment randomness
-    of its own.
+    The outer loss starts from its initial state. Each unroll starts new episodes, acts `num_start_steps` so that they
+    stand at different times, and then learns with action and environment randomness of its own.
 
     Args:
-      outer_loss: its objective and outer data are used; its number of steps and their weights are not.
+      outer_loss: its number of steps and their weights are not used.
       inner_loop: of the agent.
       actor: starts the episodes.
-      num_inner_steps: the largest `K`.
+      estimators: what the meta-gradients are for.
       num_start_steps: acted before an unroll.
     """
 
     def __init__(
         self,
-        outer_loss: ValidationLoss,
+        outer_loss: OuterLoss,
         inner_loop: InnerLoop,
         actor: Actor,
-        num_inner_steps: int,
+        estimators: Sequence['WeightedEstimator'],
         num_start_steps: int,
     ):
-        self._outer_loss = dataclasses.replace(outer_loss, num_inner_steps=num_inner_steps, step_weights=Uniform())
+        self._numbers_of_steps = sorted(
+            {k for estimator in estimators for k in (*(estimator.used + 1), estimator.num_inner_steps)}
+        )
+        self._outer_loss = outer_loss
         self._inner_loop, self._actor, self._num_start_steps = inner_loop, actor, num_start_steps
         self._sample = jax.jit(lambda frozen, keys: jax.lax.map(lambda key: self._one(frozen, key), keys))
 
     def __call__(self, frozen: FrozenAgent, key: Array, num_unrolls: int) -> np.ndarray:
-        """Derivatives of the outer loss after each update, `[N, K, P]`, with respect to `P` numbers in all."""
-        return np.asarray(self._sample(frozen, jax.random.split(key, num_unrolls)))
+        """Derivatives of the outer loss after each update, `[N, K, P]`, with respect to `P` numbers in all; NaN after
+        those that neither an estimator nor the plain one beside it uses.
+        """
+        found = np.asarray(self._sample(frozen, jax.random.split(key, num_unrolls)))
+        gradients = np.full((num_unrolls, self._numbers_of_steps[-1], found.shape[-1]), np.nan, found.dtype)
+        gradients[:, np.array(self._numbers_of_steps) - 1] = found
+        return gradients
 
     def _one(self, frozen: FrozenAgent, key: Array) -> Array:
         reset_key, start_key, act_key, key = jax.random.split(key, 4)
@@ -95,14 +107,20 @@ class Sampler:
             state, _, _ = source.actor.unroll(acting_params, state, start_key, self._num_start_steps)
         state, trajectory, _ = source.actor.unroll(acting_params, state, act_key, inner_loop.unroll_length)
         agent = frozen.agent._replace(actor_state=state, trajectory=trajectory, key=key)
-        objective_state = self._outer_loss.objective.init(agent.params)
         flat, unravel = ravel_pytree(frozen.meta_params)
+        return _jacobian(lambda flat: self._losses(unravel(flat), agent), flat)
 
-        def losses(flat: Array) -> Array:
-            per_update = repeat(unravel(flat), self._outer_loss.num_inner_steps)
-            return self._outer_loss.losses(per_update, agent, inner_loop, objective_state)[0]
-
-        return _jacobian(losses, flat)
+    def _losses(self, meta_params: MetaParams, agent: AgentState) -> Float[Array, ' K']:
+        """The outer losses of an agent after the numbers of updates that are used."""
+        state = self._outer_loss.init(jax.tree.map(lambda x: x[None], agent))
+        inputs = agent, self._inner_loop, jax.tree.map(lambda x: x[0], state)
+        if isinstance(self._outer_loss, ValidationLoss):
+            num_steps = self._numbers_of_steps[-1]
+            every = dataclasses.replace(self._outer_loss, num_inner_steps=num_steps, step_weights=Uniform())
+            losses, _ = every.losses(repeat(meta_params, num_steps), *inputs)
+            return losses[np.array(self._numbers_of_steps) - 1]
+        each = {k: replace_at(self._outer_loss, 'num_inner_steps', k) for k in self._numbers_of_steps}
+        return jnp.stack([loss(repeat(meta_params, k), *inputs)[0] for k, loss in each.items()])
 
 
 def draw(
@@ -128,17 +146,17 @@ def draw(
     return np.concatenate([sampler(frozen, key, UNROLLS_AT_ONCE) for key in track(keys)])[:num_unrolls]
 
 
-def sampler_of(learner: Learner, num_inner_steps: int, num_start_steps: int) -> Sampler:
+def sampler_of(learner: Learner, estimators: Sequence['WeightedEstimator'], num_start_steps: int) -> Sampler:
     """The sampler of a learner's meta-gradients.
 
     Raises:
-      CompositionError: if it has none, or its outer loss is not a `ValidationLoss`.
+      CompositionError: if it has none.
     """
-    meta_optimiser = learner.agent.meta_optimiser
-    outer_loss = getattr(meta_optimiser, 'outer_loss', None)
-    if not isinstance(outer_loss, ValidationLoss):
-        raise CompositionError(f'the study is of ValidationLoss, but the meta-optimiser is {meta_optimiser}')
-    return Sampler(outer_loss, learner.inner_loop, learner.actor, num_inner_steps, num_start_steps)
+    outer_loss = getattr(learner.agent.meta_optimiser, 'outer_loss', None)
+    if outer_loss is None:
+        name = type(learner.agent.meta_optimiser).__name__
+        raise CompositionError(f'there are no meta-gradients to measure: the meta-optimiser is {name}')
+    return Sampler(outer_loss, learner.inner_loop, learner.actor, estimators, num_start_steps)
 
 
 def _jacobian(function: Callable[[Array], Array], at: Array) -> Array:
@@ -163,7 +181,12 @@ class WeightedEstimator:
     def __call__(self, gradients: np.ndarray) -> np.ndarray:
         """Its estimates `[N, P]` from `[N, K, P]`, the largest `K` being at least its own."""
         weights = self.step_weights(self.num_inner_steps)
-        return np.einsum('k,nkp->np', weights, gradients[:, : self.num_inner_steps].astype(float))
+        return np.einsum('k,nkp->np', weights[self.used], gradients[:, self.used].astype(float))
+
+    @property
+    def used(self) -> np.ndarray:
+        """Which of the updates, from 0, are followed by an outer loss of any weight."""
+        return np.flatnonzero(self.step_weights(self.num_inner_steps))
 
 
 class NoiseSummary(NamedTuple):
@@ -214,7 +237,7 @@ def summarise_noise(
     """Compares estimators with the plain ones through as many updates.
 
     Args:
-      gradients: from a `Sampler`, `[N, K, P]`, at least four.
+      gradients: from a `Sampler` for estimators of at least these numbers of steps, `[N, K, P]`; `N` is at least four.
       estimators: what to compare.
       components: which of the `P` numbers to look at together, by name.
       reference: estimates `[M, P]` of what the mean should be.

@@ -1,7 +1,7 @@
 """Episodes of an agent on the host, played through acme's environment loop."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import acme
 import dm_env
@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from acme import specs
 from acme.utils.loggers.dataframe import InMemoryLogger
+from jaxtyping import PyTree
 
 from agents.learner import Learner
 from components.types import CompositionError
@@ -34,7 +35,7 @@ class SeedVariables(acme.VariableSource):
     def __init__(self, learner: Learner):
         self._learner, self.seed = learner, 0
 
-    def get_variables(self, names: list[str]) -> list[Any]:
+    def get_variables(self, names: list[str]) -> list[PyTree]:
         variables = {'params': jax.tree.map(lambda x: x[self.seed, 0], self._learner.state.agents.params)}
         return [variables[name] for name in names]
 
@@ -62,24 +63,24 @@ class TimeLimit(dm_env.Environment):
     def reset(self) -> dm_env.TimeStep:
         return self._watched(self._environment.reset())
 
-    def step(self, action) -> dm_env.TimeStep:
+    def step(self, action: PyTree) -> dm_env.TimeStep:
         if self._length >= self._max_episode_length:
             return self.reset()
         return self._watched(self._environment.step(action))
 
-    def observation_spec(self):
+    def observation_spec(self) -> PyTree:
         return self._environment.observation_spec()
 
-    def action_spec(self):
+    def action_spec(self) -> specs.Array:
         return self._environment.action_spec()
 
-    def reward_spec(self):
+    def reward_spec(self) -> specs.Array:
         return self._environment.reward_spec()
 
-    def discount_spec(self):
+    def discount_spec(self) -> specs.Array:
         return self._environment.discount_spec()
 
-    def close(self):
+    def close(self) -> None:
         self._environment.close()
 
     def _watched(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
@@ -110,7 +111,7 @@ def check_fits(spec: specs.EnvironmentSpec, trained_on: specs.EnvironmentSpec) -
         raise CompositionError(f'the environment does not fit the weights: {" and ".join(differences)}')
 
 
-def _structure(observations: Any) -> Any:
+def _structure(observations: PyTree) -> PyTree:
     return jax.tree.map(lambda s: f'{jax.dtypes.canonicalize_dtype(s.dtype)} {list(s.shape)}', observations)
 
 

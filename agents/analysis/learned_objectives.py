@@ -6,14 +6,16 @@ from the same values, and the derivatives of the learned ones; `summarise_object
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from agents.agent import Agent
 from agents.analysis.reference_returns import ReturnInputs, known_estimates, known_returns
+from components.acting.actor import ActorState
 from components.acting.policies import log_rho
 from components.component_tree import HasWeights, component_at, replace_at
 from components.inner_loop import AgentState, InnerLoop, acting_source
@@ -133,7 +135,7 @@ def sample_trajectories(
     num_windows = max(MIN_WINDOWS, -(-num_trajectories // batch_size))
     key, choice_key = jax.random.split(key)
 
-    def act(state: Any, key: Array) -> tuple[Any, Trajectory]:
+    def act(state: ActorState, key: Array) -> tuple[ActorState, Trajectory]:
         state, trajectory, _ = source.actor.unroll(params, state, key, unroll_length)
         return state, trajectory
 
@@ -157,7 +159,7 @@ def return_inputs(rule: UpdateRule, path: str, unroll: Unroll, state: ObjectiveS
     """
     calls: list[ReturnInputs] = []
 
-    def listen(*inputs: Any) -> ReturnEstimate:
+    def listen(*inputs: PyTree) -> ReturnEstimate:
         calls.append(ReturnInputs(*inputs))
         return component_at(rule, path)(*inputs)
 

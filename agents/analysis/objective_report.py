@@ -66,7 +66,7 @@ def _by_seed(findings: Findings) -> Iterator[tuple[tables.Row, ObjectiveSummary]
                 yield keys, jax.tree.map(lambda x, seed=seed: x[seed], summary)
 
 
-def _number(value: Any) -> str:
+def _number(value: float | None) -> str:
     return tables.number(None if value is None else float(value), PRECISION)
 
 

@@ -62,7 +62,9 @@ def track(key: Array, num_streams: int = 256, num_periods: int = 10, skipped: in
     lambda_ = jnp.array(LAMBDAS)[:, None, None]
     shape = len(STEP_SIZES), len(LAMBDAS), num_streams, n
 
-    def step(carry, key_and_time):
+    def step(
+        carry: tuple[Array, ...], key_and_time: tuple[Array, Array]
+    ) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
         position, values, traces, guess = carry
         key, time = key_and_time
         sign = jnp.where(time // period % 2 == 0, 1.0, -1.0)
@@ -78,11 +80,11 @@ def track(key: Array, num_streams: int = 256, num_periods: int = 10, skipped: in
         wrong = jnp.square(guess[:, None] * exact - now).mean()
         return carry, (jnp.square(values - now).mean((-1, -2)), wrong)
 
-    start = jnp.full(num_streams, n // 2), jnp.zeros(shape), jnp.zeros(shape), jnp.ones(num_streams)
+    start: tuple[Array, ...] = jnp.full(num_streams, n // 2), jnp.zeros(shape), jnp.zeros(shape), jnp.ones(num_streams)
     times = jnp.arange(num_periods * period)
     errors, wrong = jax.jit(lambda: jax.lax.scan(step, start, (jax.random.split(key, len(times)), times))[1])()
 
-    def by_phase(x):
+    def by_phase(x: Array | np.ndarray) -> np.ndarray:
         x = np.roll(np.asarray(x), 1, 0)  # What is told after the last step of a period is measured after the switch.
         return x.reshape(num_periods, period, *x.shape[1:])[skipped:].mean(0)
 
@@ -115,9 +117,9 @@ def recovery(learner: Learner, num_periods: int) -> np.ndarray:
     num_meta_steps = num_periods * environment.switch_every // (agent.meta_optimiser.num_updates * agent.unroll_length)
 
     @jax.jit
-    def watch(state: LearnerState):
-        def advance(state: LearnerState, _):
-            state, _ = step(state)
+    def watch(state: LearnerState) -> tuple[Array, Array]:
+        def advance(state: LearnerState, _: None) -> tuple[LearnerState, tuple[Array, Array]]:
+            state = step(state)[0]
             return state, tell(state.agents)
 
         return jax.lax.scan(advance, state, length=num_meta_steps)[1]

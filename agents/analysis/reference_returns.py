@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,11 +99,11 @@ def known_estimates(known: Sequence[KnownReturn], inputs: ReturnInputs) -> Retur
     estimates = []
     for _, group in itertools.groupby(known, lambda label: label.name):
         members = list(group)
-        numbers: dict[str, list[Any]] = {'discount': [label.discount for label in members]}
+        numbers: dict[str, list[float | None]] = {'discount': [label.discount for label in members]}
         if members[0].lambda_ is not None:
             numbers['lambda_'] = [label.lambda_ for label in members]
 
-        def estimate(numbers: Mapping[str, Array], returns: Any = members[0].returns) -> ReturnEstimate:
+        def estimate(numbers: Mapping[str, Array], returns: ReturnEstimator = members[0].returns) -> ReturnEstimate:
             for field, number in numbers.items():
                 returns = replace_at(returns, field, number)
             return returns(*inputs)

@@ -37,7 +37,7 @@ def grouped(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], list[Ro
     return groups
 
 
-def number(value: Any, precision: str = '.4g') -> str:
+def number(value: object, precision: str = '.4g') -> str:
     """A number as it is written, `precision` being of floats; empty for None and NaN, which are not known."""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ''
@@ -80,7 +80,7 @@ def show(*tables: rich.table.Table) -> None:
 @contextlib.contextmanager
 def panels(
     path: str | os.PathLike, num_rows: int, num_columns: int, size: tuple[float, float], *, share_y: bool = False
-) -> Iterator[Any]:
+) -> Iterator[np.ndarray]:
     """A plot of several panels, which is written to a file at the end.
 
     Args:

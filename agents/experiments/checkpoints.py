@@ -17,8 +17,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from components.types import UserError
+
+JSONObject = dict[str, Any]
+"""As a file holds it."""
 
 FORMAT = 1
 """Of what is written; files of a later one are refused."""
@@ -36,8 +41,8 @@ class Checkpoint(NamedTuple):
     """What was saved: its number, the state, and the notes."""
 
     step: int
-    state: Any
-    notes: dict[str, Any]
+    state: PyTree
+    notes: JSONObject
 
 
 class Checkpointer:
@@ -80,7 +85,9 @@ class Checkpointer:
             ),
         )
 
-    def save(self, step: int, state: Any, notes: Mapping[str, Any] | None = None, score: float = math.nan) -> None:
+    def save(
+        self, step: int, state: PyTree, notes: Mapping[str, object] | None = None, score: float = math.nan
+    ) -> None:
         """Starts to write a checkpoint.
 
         Args:
@@ -157,7 +164,7 @@ class Checkpointer:
             raise FileNotFoundError(f'there is no checkpoint {step} in {self._directory}, only {steps}')
         return steps[-1] if step is None else step
 
-    def restore(self, template: Any, step: int | None = None) -> Checkpoint:
+    def restore(self, template: PyTree, step: int | None = None) -> Checkpoint:
         """Reads a checkpoint.
 
         Args:
@@ -182,7 +189,7 @@ class Checkpointer:
         self._best = record['best']
         return Checkpoint(step, jax.tree.map(_from_file, template, data), record['notes'])
 
-    def read(self, step: int | None = None) -> Any:
+    def read(self, step: int | None = None) -> PyTree:
         """Reads a checkpoint without a template: dictionaries and lists in place of other containers.
 
         Args:
@@ -196,7 +203,7 @@ class Checkpointer:
         step = self.find(step)
         return self._data(step, self._record(step))
 
-    def restore_newest(self, template: Any, warn: Callable[[str], None]) -> Checkpoint | None:
+    def restore_newest(self, template: PyTree, warn: Callable[[str], None]) -> Checkpoint | None:
         """Reads the newest checkpoint that is whole, None if there is none; renames newer ones to `<step>.damaged`.
 
         Args:
@@ -251,7 +258,7 @@ class Checkpointer:
         self.wait()
         self._manager.close()
 
-    def _data(self, step: int, record: Mapping[str, Any], template: Any = None) -> Any:
+    def _data(self, step: int, record: Mapping[str, object], template: PyTree | None = None) -> PyTree:
         with self._reading(step):
             args = self._args.Composite(state=self._args.StandardRestore(template))
             # As NumPy arrays: JAX would compile again for arrays that are committed to a device.
@@ -271,7 +278,7 @@ class Checkpointer:
                 'folder'
             ) from error
 
-    def _record(self, step: int) -> dict[str, Any]:
+    def _record(self, step: int) -> JSONObject:
         with self._reading(step):
             args = self._args.Composite(record=self._args.JsonRestore())
             record = self._manager.restore(step, args=args)['record']
@@ -289,10 +296,10 @@ class Checkpointer:
             )
         return ours
 
-    def _writing(self, step: int | str):
+    def _writing(self, step: int | str) -> contextlib.AbstractContextManager[None]:
         return _one_line_errors(CheckpointError, f'checkpoint {step} could not be written to {self._directory}')
 
-    def _reading(self, step: int | None):
+    def _reading(self, step: int | None) -> contextlib.AbstractContextManager[None]:
         which = 'the folder of checkpoints' if step is None else f'checkpoint {step} in'
         return _one_line_errors(DamagedCheckpointError, f'{which} {self._directory} is damaged')
 
@@ -304,7 +311,7 @@ class _NewestAndBest:
     num_newest: int
     best: Callable[[], int | None]
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> list[bool]:
         del context
         newest = {checkpoint.step for checkpoint in checkpoints[-self.num_newest :]}
         return [checkpoint.step in newest | {self.best()} for checkpoint in checkpoints]
@@ -385,18 +392,18 @@ def _today(name: str) -> str:
     return name
 
 
-def _structure(tree: Any) -> dict[str, str]:
+def _structure(tree: PyTree) -> dict[str, str]:
     """Type and shape of each leaf, by its name."""
     return {name: f'{getattr(x, "dtype", type(x).__name__)}{list(np.shape(x))}' for name, x in _leaves(tree).items()}
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
+def _leaves(tree: PyTree) -> dict[str, ArrayLike]:
     """Leaves by name, which is the same whatever the containers are."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves}
 
 
-def _digest(data: Any) -> str:
+def _digest(data: PyTree) -> str:
     """Of every byte of the leaves."""
     digest = hashlib.sha256()
     for _, x in sorted(_leaves(data).items()):
@@ -404,24 +411,24 @@ def _digest(data: Any) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_json(record: Mapping[str, Any]) -> str:
+def _digest_of_json(record: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _is_key(x: Any) -> bool:
+def _is_key(x: object) -> bool:
     return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def _to_files(tree: Any) -> Any:
+def _to_files(tree: PyTree) -> PyTree:
     """The leaves as files can hold them: the numbers behind random keys, and nothing for arrays without entries."""
 
-    def to_file(x: Any) -> Any:
+    def to_file(x: ArrayLike) -> ArrayLike | None:
         return jax.random.key_data(x) if _is_key(x) else None if np.size(x) == 0 else x
 
     return jax.tree.map(to_file, tree)
 
 
-def _from_file(like: Any, data: Any) -> Any:
+def _from_file(like: Any, data: Any) -> ArrayLike:
     """A leaf as it was before `_to_files`."""
     if _is_key(like):
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))

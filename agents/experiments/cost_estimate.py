@@ -9,7 +9,7 @@ import jax
 import rich.box
 import rich.console
 import rich.table
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import Jaxpr, jaxprs_in_params
 
 from agents.experiments.compilation_cache import use_compilation_cache
 from agents.experiments.experiment import Experiment
@@ -89,7 +89,7 @@ def estimate_cost(experiment: Experiment) -> CostEstimate:
     )
 
 
-def num_operations(jaxpr: Any) -> float:
+def num_operations(jaxpr: Jaxpr) -> float:
     """Floating-point operations of matrix products and convolutions in a program.
 
     Of a loop whose length is not known, such as that over meta-updates, one passage is counted. (XLA's own count leaves

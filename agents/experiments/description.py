@@ -5,11 +5,11 @@ weights.
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from acme import specs
+from jaxtyping import PyTree
 
 from agents.agent import Agent
 from agents.experiments import gin_config, provenance
@@ -148,7 +148,7 @@ def _learnable(agent: Agent) -> dict[str, float | str]:
     return {path: 'weights' if callable(x) else float(x) for path, x in paths.items() if path not in learned}
 
 
-def _learned_field(entry: MetaParameter, value: Any) -> LearnedField:
+def _learned_field(entry: MetaParameter, value: PyTree) -> LearnedField:
     # As many digits as single precision keeps on the way through a bijector and back.
     leaves = jax.tree.leaves(value)
     is_scalar = len(leaves) == 1 and np.ndim(leaves[0]) == 0
@@ -170,7 +170,7 @@ def _heads(agent: Agent) -> dict[str, Head]:
     }
 
 
-def _readers(component: Any, spec: specs.EnvironmentSpec, path: str) -> Iterator[tuple[str, str]]:
+def _readers(component: object, spec: specs.EnvironmentSpec, path: str) -> Iterator[tuple[str, str]]:
     """Paths of components and the heads they read; one made of such components is named for what only itself reads."""
     own = dict(component.heads(spec)) if hasattr(component, 'heads') else {}
     for name, child in children(component).items():

@@ -5,19 +5,20 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
 
 import acme
 import numpy as np
 from acme.utils import counting
 from acme.utils import loggers as acme_loggers
+from jaxtyping import PyTree
 
 from agents.agent import Agent
 from agents.evaluator import Evaluator
 from agents.experiments.checkpoints import Checkpointer
 from agents.experiments.compilation_cache import DEFAULT, use_compilation_cache
-from agents.experiments.loggers import Run, seed_means
+from agents.experiments.loggers import Row, Run, seed_means
 from agents.learner import Learner
 from components.component import MAX_INT, Interval, PositiveInt, component
 from components.types import CompositionError, EnvironmentFailedError
@@ -72,7 +73,7 @@ class Experiment:
     stop_when_not_finite: bool = True
     compilation_cache: str | None = DEFAULT
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_meta_steps < 1:
             raise CompositionError(
                 f'total_env_steps is {self.total_env_steps}, less than one meta-step of '
@@ -239,7 +240,7 @@ class _Training:
         self._score = _mean(row['stochastic/episode_return'])
         self._loggers.of('eval').write({**self._counter.get_counts(), 'wall_time': self._clock.wall_time, **row})
 
-    def _save(self, checkpointer: Checkpointer, state: Any = None) -> None:
+    def _save(self, checkpointer: Checkpointer, state: PyTree | None = None) -> None:
         if checkpointer.make_directory():
             self._notify(
                 'the folder of checkpoints was removed while training; it is made again, without the earlier ones'
@@ -258,14 +259,14 @@ class _LoggerGroup:
     def of(self, label: str) -> acme_loggers.Logger:
         return acme_loggers.Dispatcher(self._loggers[label], dict)
 
-    def save(self) -> dict[str, list[Any]]:
+    def save(self) -> dict[str, list[object]]:
         """Position of each logger, None where it has none."""
         return {
             label: [logger.save() if isinstance(logger, acme.core.Saveable) else None for logger in loggers]
             for label, loggers in self._loggers.items()
         }
 
-    def restore(self, positions: dict[str, list[Any]] | None) -> None:
+    def restore(self, positions: dict[str, list[object]] | None) -> None:
         """Takes every logger that can back to its position, or to the beginning if there are none."""
         for label, loggers in self._loggers.items():
             for i, logger in enumerate(loggers):
@@ -285,7 +286,7 @@ class _TimingLogger(acme_loggers.Logger):
         self._to = to
         self._start = self._resumed = time.monotonic()
         self._trained, self._env_steps = 0.0, 0
-        self.last_row: Mapping[str, Any] = {}
+        self.last_row: Row = {}
 
     @property
     def wall_time(self) -> float:
@@ -299,7 +300,7 @@ class _TimingLogger(acme_loggers.Logger):
         """Goes on from a run that had taken so many seconds and steps."""
         self._start, self._env_steps = time.monotonic() - wall_time, env_steps
 
-    def write(self, data: Mapping[str, Any]) -> None:
+    def write(self, data: Row) -> None:
         trained = self._trained + time.monotonic() - self._resumed
         env_steps = int(np.sum(data['env_steps']))
         clocks = {'wall_time': self.wall_time, 'steps_per_second': (env_steps - self._env_steps) / trained}

@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,7 +122,7 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
             raise LogError(f'{self._path} has lines that are longer than its header: {_WAY_OUT}')
         return columns, rows
 
-    def _write_anew(self, rows: list[dict[str, Any]]) -> None:
+    def _write_anew(self, rows: Sequence[Row]) -> None:
         # Written beside it and moved over it, so that a crash leaves one complete file or the other.
         beside = self._path.with_suffix('.csv.new')
         header = _lines(self._columns, [dict(zip(self._columns, self._columns, strict=True))])
@@ -172,7 +172,7 @@ class TensorBoardLogger(loggers.Logger, acme_core.Saveable):
         if self._writer is not None:
             self._writer.close()
 
-    def _add(self, step: int | None = None, **what: Any) -> None:
+    def _add(self, step: int | None = None, **what: object) -> None:
         if self._writer is None:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._writer = self._open(str(self._directory / 'events'), f'.{time.time_ns()}')
@@ -223,7 +223,7 @@ class WandbLogger(loggers.Logger):
         self._run.finish()
 
 
-def per_seed(data: Row, first: int = 0) -> list[dict[str, Any]]:
+def per_seed(data: Row, first: int = 0) -> list[dict[str, object]]:
     """A row with arrays `[S]` as `S` rows of numbers, each with its `seed` in front, counted from `first`."""
     num_seeds = max((len(value) for value in data.values() if np.ndim(value)), default=1)
     return [
@@ -235,20 +235,20 @@ def per_seed(data: Row, first: int = 0) -> list[dict[str, Any]]:
 def seed_means(data: Row) -> dict[str, float]:
     """A row with each array `[S]` replaced by its mean over the seeds that have a number; NaN where none has."""
 
-    def mean(value):
+    def mean(value: np.ndarray) -> float:
         known = np.asarray(value, float)[~np.isnan(value)]
         return float(known.mean()) if known.size else math.nan
 
     return {name: mean(np.atleast_1d(value)) for name, value in data.items()}
 
 
-def _lines(columns: list[str], rows: list[dict[str, Any]]) -> str:
+def _lines(columns: list[str], rows: Sequence[Row]) -> str:
     text = io.StringIO()
     csv.DictWriter(text, columns, lineterminator='\n').writerows(rows)
     return text.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     value = np.asarray(value).item()
     if isinstance(value, float):
         return '' if math.isnan(value) else f'{value:.7g}'

@@ -13,6 +13,7 @@ _ESTIMATORS = 'components.meta_optimisers.gradient_estimators'
 _EXPERIMENTS = 'agents.experiments'
 _META_PARAMETERS = 'components.meta_parameters'
 _META_GRADIENT = 'components.meta_optimisers.meta_gradient.MetaGradient'
+_VALUE_REGRESSION = 'components.objectives.value_regression'
 _VALIDATION_LOSS = 'components.meta_optimisers.validation_loss.ValidationLoss'
 _BOOTSTRAPPED_TARGET = 'components.meta_optimisers.bootstrapped_target.BootstrappedTarget'
 
@@ -49,6 +50,9 @@ RENAMED = {
     'components.meta_optimisers.validation': 'components.meta_optimisers.validation_data',
     'components.meta_parameters': f'{_META_PARAMETERS}.meta_parameters',
     'components.networks.torsos.Joined': 'components.networks.torsos.Concatenate',
+    'components.objectives.actor_critic.ActionValueRegression': f'{_VALUE_REGRESSION}.ActionValueRegression',
+    'components.objectives.actor_critic.EntropyBonus': 'components.objectives.entropy_bonus.EntropyBonus',
+    'components.objectives.actor_critic.ValueRegression': f'{_VALUE_REGRESSION}.ValueRegression',
     'components.policies': f'{_ACTING}.policies',
     'components.policies.Constant': f'{_ACTING}.policies.FixedPolicy',
     'components.policies.EpsilonMixed': f'{_ACTING}.policies.EpsilonMixture',
@@ -121,7 +125,7 @@ _ParseContext: Any = object
 class ReadsOldNames(_ParseContext):
     """Mixin for gin's `ParseContext`: a file's old names are read as today's."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._statements: dict[str, Any] = {}
 
@@ -153,7 +157,7 @@ class ReadsOldNames(_ParseContext):
             return selector
         return f'{statement.module}.{name}'
 
-    def _resolve_selector(self, selector: str) -> tuple[list[str], list[Any]]:
+    def _resolve_selector(self, selector: str) -> tuple[list[str], list[object]]:
         """Names and values of a selector's parts; what was renamed is resolved by its name of today."""
         old = self.full_name(selector)
         module, _, name = old.rpartition('.')

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 
 def use_open_outputs() -> None:
@@ -21,7 +21,7 @@ def say(line: str, to: TextIO) -> None:
         lose(to)
 
 
-def lose(stream: Any) -> None:
+def lose(stream: TextIO) -> None:
     """Discards what is printed to a stream from now on, and what it still holds."""
     try:
         _discard(stream.fileno())
@@ -30,7 +30,7 @@ def lose(stream: Any) -> None:
         pass  # It has no descriptor, or is closed.
 
 
-def is_lost(stream: Any) -> bool:
+def is_lost(stream: TextIO) -> bool:
     """Whether the reader of a stream has gone; if so, its buffer is discarded."""
     try:
         stream.flush()

@@ -6,43 +6,46 @@ is another class here, and a policy that makes it.
 """
 
 import dataclasses
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import Float, Shaped
 
 from components.types import Array
+
+Index = int | slice | Array | tuple[int | slice | Array, ...]
 
 
 class ActionDistribution(Protocol):
     """A pytree of its parameters, leaves `[..., *head]`, with any leading axes."""
 
-    def sample(self, key: Array) -> Array:
+    def sample(self, key: Array) -> Shaped[Array, '...']:
         """Actions drawn from it, `[..., *action]`."""
         ...
 
-    def mode(self) -> Array:
+    def mode(self) -> Shaped[Array, '...']:
         """The most probable actions, `[..., *action]`."""
         ...
 
-    def log_prob(self, action: Array) -> Array:
+    def log_prob(self, action: Shaped[Array, '...']) -> Float[Array, '...']:
         """Log-probability, or its density, of actions `[..., *action]`; `[...]`."""
         ...
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, '...']:
         """In nats, `[...]`."""
         ...
 
-    def kl_divergence(self, other: Self) -> Array:
+    def kl_divergence(self, other: Self) -> Float[Array, '...']:
         """From this one to another, in nats, `[...]`."""
         ...
 
-    def features(self, action: Array) -> Array:
+    def features(self, action: Shaped[Array, '...']) -> Float[Array, '... F']:
         """Actions as the numbers that a network reads, `[..., F]`."""
         ...
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self, index: Index) -> Self:
         """Part of it along leading axes."""
         ...
 
@@ -85,7 +88,7 @@ class Categorical:
         """Of the actions, `[..., A]`."""
         return jax.nn.softmax(self.logits)
 
-    def __getitem__(self, index: Any) -> 'Categorical':
+    def __getitem__(self, index: Index) -> 'Categorical':
         return Categorical(self.logits[index])
 
 

@@ -1,10 +1,11 @@
 """Acting: unrolls of a policy in a batch of environments, inside the compiled learner."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dm_env
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, PyTree, Shaped
 
 from components.acting.action_distributions import ActionDistribution, select_action
 from components.acting.policies import Policy, Softmax
@@ -20,15 +21,15 @@ class ActorState(NamedTuple):
       environment: the environment's own state.
       timestep: the latest, leaves `[B, ...]`.
       core_state: recurrent state before the latest observation, leaves `[B, ...]`.
-      episode_return: undiscounted reward of each episode so far, `[B]`.
-      episode_length: its steps so far, int32 `[B]`.
+      episode_return: undiscounted reward of each episode so far.
+      episode_length: its steps so far.
     """
 
-    environment: Any
+    environment: PyTree
     timestep: dm_env.TimeStep
     core_state: CoreState
-    episode_return: Array
-    episode_length: Array
+    episode_return: Float[Array, ' B']
+    episode_length: Int[Array, ' B']
 
 
 class Step(NamedTuple):
@@ -45,14 +46,14 @@ class Step(NamedTuple):
       episode_length: its steps, this one included.
     """
 
-    action: Array
-    reward: Array
-    discount: Array
-    mask: Array
+    action: Shaped[Array, 'B ...']
+    reward: Float[Array, ' B']
+    discount: Float[Array, ' B']
+    mask: Float[Array, ' B']
     policy: ActionDistribution
-    ended: Array
-    episode_return: Array
-    episode_length: Array
+    ended: Bool[Array, ' B']
+    episode_return: Float[Array, ' B']
+    episode_length: Int[Array, ' B']
 
 
 class Actor:
@@ -150,7 +151,9 @@ class Actor:
         )
         return state, step
 
-    def _step_from(self, params: Params, state: ActorState, key: Array):
+    def _step_from(
+        self, params: Params, state: ActorState, key: Array
+    ) -> tuple[ActorState, tuple[tuple[PyTree, Array], Step]]:
         """A step, with the observation that it started from and whether that was the first of its episode."""
         next_state, step = self.step(params, state, key)
         return next_state, ((state.timestep.observation, state.timestep.first()), step)

@@ -1,9 +1,8 @@
 """Behaviours: what acts while an agent learns, if it is not its own policy with its latest weights."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from components.acting.policies import Policy
 from components.component import NonNegativeInt, component
@@ -34,7 +33,7 @@ class Behaviour:
         """Whether it acts as the agent would."""
         return self.policy is None and self.num_updates_behind == 0
 
-    def init(self, params: Params) -> Any:
+    def init(self, params: Params) -> PyTree:
         """State of an agent that has learned nothing: the weights to act with in the future, oldest first, leaves
         `[num_updates_behind, ...]`, or those that it acts with for good.
         """
@@ -45,7 +44,7 @@ class Behaviour:
             params if self.num_updates_behind else (),
         )
 
-    def update(self, state: Any, params: Params) -> tuple[Any, Params]:
+    def update(self, state: PyTree, params: Params) -> tuple[PyTree, Params]:
         """State after an update, and the behaviour policy's parameters.
 
         Args:

@@ -4,11 +4,14 @@ import acme
 import dm_env
 import jax
 import jax.numpy as jnp
+import numpy as np
 from acme import core as acme_core
+from jaxtyping import ArrayLike, PyTree
 
 from components.acting.action_distributions import select_action
 from components.acting.policies import Policy, Softmax
 from components.networks.network import NetworkFunctions
+from components.types import Array, CoreState, Params
 
 
 class HostActor(acme_core.Actor):
@@ -33,7 +36,9 @@ class HostActor(acme_core.Actor):
         policy: Policy = Softmax(),
         greedy: bool = False,
     ):
-        def select(params, observation, first, core_state, key):
+        def select(
+            params: Params, observation: PyTree, first: Array, core_state: CoreState, key: Array
+        ) -> tuple[Array, CoreState, Array]:
             observation, first = jax.tree.map(lambda x: jnp.asarray(x)[None], (observation, first))
             outputs, core_state = network.step(params, observation, first, core_state)
             key, action_key = jax.random.split(key)
@@ -46,18 +51,18 @@ class HostActor(acme_core.Actor):
         self._first = True
         self.update()
 
-    def observe_first(self, timestep: dm_env.TimeStep):
+    def observe_first(self, timestep: dm_env.TimeStep) -> None:
         self._first = True
 
-    def select_action(self, observation):
+    def select_action(self, observation: PyTree) -> np.ndarray:
         action, self._core_state, self._key = self._select(
             self._params, observation, self._first, self._core_state, self._key
         )
         self._first = False
         return jax.device_get(action)
 
-    def observe(self, action, next_timestep: dm_env.TimeStep):
+    def observe(self, action: ArrayLike, next_timestep: dm_env.TimeStep) -> None:
         del action, next_timestep  # It records nothing.
 
-    def update(self, wait: bool = False):
+    def update(self, wait: bool = False) -> None:
         (self._params,) = self._variable_source.get_variables(['params'])

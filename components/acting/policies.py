@@ -1,12 +1,13 @@
 """Policies: from a network's outputs to the distribution that actions are drawn from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from acme import specs
+from jaxtyping import Float
 
 from components.acting.action_distributions import ActionDistribution, Categorical, num_actions
 from components.component import UnitInterval, component
@@ -24,11 +25,11 @@ class Policy(Protocol):
         """
         ...
 
-    def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> ActionDistribution:
+    def __call__(self, outputs: Mapping[str, Float[Array, '...']], leading: tuple[int, ...]) -> ActionDistribution:
         """Distribution of actions, with these leading axes.
 
         Args:
-          outputs: of the network, with these leading axes.
+          outputs: of the network, `[*leading, *head]`.
           leading: `(B,)` for a step, `(T+1, B)` for a sequence.
         """
         ...
@@ -111,7 +112,7 @@ class FixedPolicy:
 
     probabilities: Sequence[UnitInterval]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not np.isclose(sum(self.probabilities), 1):
             raise ValueError(f'FixedPolicy.probabilities must add up to 1, got {self.probabilities}')
 
@@ -127,15 +128,12 @@ class FixedPolicy:
         return Categorical(jnp.broadcast_to(logits, (*leading, logits.shape[0])))
 
 
-def log_rho(policy: ActionDistribution, trajectory: Trajectory) -> Array:
+def log_rho(policy: ActionDistribution, trajectory: Trajectory) -> Float[Array, 'T B']:
     """Log importance ratio of the actions taken: present policy over the one that acted.
 
     Args:
       policy: the present one at the observations, `[T+1, B, ...]`.
       trajectory: the actions and the distributions that they were drawn from.
-
-    Returns:
-      `[T, B]`.
     """
     return policy[:-1].log_prob(trajectory.action) - trajectory.behaviour_policy.log_prob(trajectory.action)
 

@@ -1,11 +1,12 @@
 """Pure-JAX environments as `dm_env.Environment`."""
 
 import functools
-from typing import Any
 
 import dm_env
 import jax
 import jax.numpy as jnp
+from acme import specs
+from jaxtyping import ArrayLike, PyTree
 
 from components.environments.base import Animator, Environment, animator_of, restart
 from components.types import Array
@@ -28,7 +29,7 @@ class DmEnvironment(dm_env.Environment):
         self._restart = jax.jit(functools.partial(restart, environment))
         self._key = jax.random.key(seed)
         self._over = True
-        self.state: Any = None
+        self.state: PyTree = None
 
     def reset(self) -> dm_env.TimeStep:
         key = self._next_key()
@@ -36,7 +37,7 @@ class DmEnvironment(dm_env.Environment):
         self._over = False
         return dm_env.restart(jax.device_get(timestep.observation))
 
-    def step(self, action) -> dm_env.TimeStep:
+    def step(self, action: ArrayLike) -> dm_env.TimeStep:
         if self._over:
             return self.reset()
         self.state, timestep = self._step(self.state, jnp.int32(action), self._next_key())
@@ -44,16 +45,16 @@ class DmEnvironment(dm_env.Environment):
         self._over = bool(timestep.last())
         return timestep._replace(step_type=dm_env.StepType(int(timestep.step_type)))
 
-    def observation_spec(self):
+    def observation_spec(self) -> PyTree:
         return self._spec.observations
 
-    def action_spec(self):
+    def action_spec(self) -> specs.Array:
         return self._spec.actions
 
-    def reward_spec(self):
+    def reward_spec(self) -> specs.Array:
         return self._spec.rewards
 
-    def discount_spec(self):
+    def discount_spec(self) -> specs.BoundedArray:
         return self._spec.discounts
 
     def animator(self) -> Animator:

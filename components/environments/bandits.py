@@ -9,13 +9,14 @@ project's choice.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
 from acme import specs
+from jaxtyping import Float, PyTree
 
 from components.component import AtLeastTwo, NonNegative, PositiveInt, UnitInterval, component
 from components.environments.base import Environment, make_timestep
@@ -30,8 +31,8 @@ class Bandit(Environment, Protocol):
         """Steps of every episode, which the last one terminates."""
         ...
 
-    def means(self, state: Any) -> Array:
-        """Expected rewards of the arms at the next pull from a state, `[A]`."""
+    def means(self, state: PyTree) -> Float[Array, ' A']:
+        """Expected rewards of the arms at the next pull from a state."""
         ...
 
 
@@ -43,8 +44,8 @@ class TaskFamily(Protocol):
         """`A`."""
         ...
 
-    def draw(self, key: Array) -> Array:
-        """Probabilities that the arms of one task pay, `[A]`, in [0, 1]."""
+    def draw(self, key: Array) -> Float[Array, ' A']:
+        """Probabilities that the arms of one task pay, in [0, 1]."""
         ...
 
 
@@ -80,7 +81,7 @@ class Dependent:
 
     probabilities: Sequence[UnitInterval] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.probabilities is not None and not len(self.probabilities):
             raise ValueError('Dependent.probabilities must be None or at least one: a task family with zero tasks')
 
@@ -175,8 +176,8 @@ class RestlessBandit:
     standard_deviations: Sequence[NonNegative] = (0.02, 0.10)
     num_pulls: PositiveInt = 100
 
-    def __post_init__(self):
-        check_standard_deviations(self)
+    def __post_init__(self) -> None:
+        check_standard_deviations(type(self).__name__, self.standard_deviations)
 
     def spec(self) -> specs.EnvironmentSpec:
         return _spec(2, 0.0, 1.0)
@@ -235,7 +236,7 @@ class InformativeBandit:
     target_reward: float = 5.0
     other_reward: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.target_reward > max(1, self.other_reward):
             raise ValueError(
                 f'InformativeBandit.target_reward must be more than 1 and more than other_reward = {self.other_reward}, '
@@ -264,12 +265,10 @@ class InformativeBandit:
         return jnp.append(candidates, (state.target + 1) / self.num_candidates)
 
 
-def check_standard_deviations(component: Any) -> None:
-    """Raises ValueError if a component has no `standard_deviations`."""
-    if not len(component.standard_deviations):
-        raise ValueError(
-            f'{type(component).__name__}.standard_deviations must be at least one: a task family with zero tasks'
-        )
+def check_standard_deviations(owner: str, standard_deviations: Sequence[float]) -> None:
+    """Raises ValueError if there are none; `owner` is the class whose field they are."""
+    if not len(standard_deviations):
+        raise ValueError(f'{owner}.standard_deviations must be at least one: a task family with zero tasks')
 
 
 def _spec(num_arms: int, lowest_reward: float, highest_reward: float) -> specs.EnvironmentSpec:

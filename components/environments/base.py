@@ -21,16 +21,17 @@ start from the same one; an episode that ends never does.
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import dm_env
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import ArrayLike, Int, PyTree, Shaped
 
 from components.types import Array
 
-Animator = Callable[[Sequence[Any], str | os.PathLike], None]
+Animator = Callable[[Sequence[PyTree], str | os.PathLike], None]
 """Draws an episode, from its states in their order and the path of the animated GIF that it writes."""
 
 
@@ -41,11 +42,11 @@ class Environment(Protocol):
         """Shapes and ranges of unbatched observations, actions, rewards and discounts."""
         ...
 
-    def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    def reset(self, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         """Starts an episode: its state and a FIRST timestep with reward 0 and discount 1, scalars."""
         ...
 
-    def step(self, state: Any, action: Array, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    def step(self, state: PyTree, action: Shaped[Array, '...'], key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         """Takes one step. After a LAST timestep the state is not stepped again, or the result not used."""
         ...
 
@@ -58,7 +59,7 @@ class Lifelong(Protocol):
       their own.
     """
 
-    def restart(self, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    def restart(self, state: PyTree, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         """Starts the next episode of the lifetime that `state` belongs to.
 
         Args:
@@ -103,15 +104,15 @@ class BatchedEnvironment(Protocol):
         """Shapes and ranges of one environment's observations, actions, rewards and discounts, without `B`."""
         ...
 
-    def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    def reset(self, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         """Starts `B` episodes, of a new lifetime where the environment is `Lifelong`; leaves `[B, ...]`."""
         ...
 
-    def step(self, state: Any, actions: Array, key: Array) -> tuple[Any, dm_env.TimeStep]:
-        """Takes one step in each environment, `actions` int32 `[B]`; leaves `[B, ...]`."""
+    def step(self, state: PyTree, actions: Int[Array, ' B'], key: Array) -> tuple[PyTree, dm_env.TimeStep]:
+        """Takes one step in each environment; leaves `[B, ...]`."""
         ...
 
-    def close(self, state: Any) -> None:
+    def close(self, state: PyTree) -> None:
         """Frees what a concrete state, which is not used again, holds outside the program; called on the host."""
         ...
 
@@ -120,7 +121,7 @@ class BatchedEnvironment(Protocol):
         ...
 
 
-def restart(environment: Environment, state: Any, key: Array) -> tuple[Any, dm_env.TimeStep]:
+def restart(environment: Environment, state: PyTree, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
     """Starts the next episode: of the lifetime of `state` if the environment is `Lifelong`, else one like any other."""
     return environment.restart(state, key) if hasattr(environment, 'restart') else environment.reset(key)
 
@@ -143,7 +144,7 @@ def named_failures(environment: BatchedEnvironment) -> Iterator[None]:
         raise failure from error
 
 
-def animator_of(environment: Any) -> Animator:
+def animator_of(environment: object) -> Animator:
     """What draws an environment's episodes, if it is `Drawable`.
 
     Raises:
@@ -154,7 +155,14 @@ def animator_of(environment: Any) -> Animator:
     return environment.animator()
 
 
-def make_timestep(observation: Any, reward=0, discount=1, *, first=False, last=False) -> dm_env.TimeStep:
+def make_timestep(
+    observation: PyTree,
+    reward: ArrayLike = 0,
+    discount: ArrayLike = 1,
+    *,
+    first: ArrayLike = False,
+    last: ArrayLike = False,
+) -> dm_env.TimeStep:
     """A timestep with array leaves, so that every timestep of an environment has the same structure.
 
     Args:

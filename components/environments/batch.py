@@ -1,12 +1,13 @@
 """A batch of pure-JAX environments with auto-reset."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dm_env
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import PyTree
 
 from components.axes import tree_where
 from components.component import PositiveInt, component
@@ -18,7 +19,7 @@ from components.types import Array
 class BatchState(NamedTuple):
     """State of a `Batch`: the environments' own, and whether each one's last timestep was LAST, `[B]`."""
 
-    environment: Any
+    environment: PyTree
     truncated: Array
 
 
@@ -38,7 +39,7 @@ class Batch:
     environment: Environment
     batch_size: PositiveInt
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.spec()  # Outside of any trace, and once: an environment may look at concrete values for it.
 
     @property
@@ -63,7 +64,7 @@ class Batch:
         stepped, timestep = jax.vmap(self.environment.step)(state.environment, actions, keys[:-1])
         restarts = state.truncated | (timestep.last() & (timestep.discount == 0))
 
-        def restart_some() -> tuple[Any, dm_env.TimeStep]:
+        def restart_some() -> tuple[PyTree, dm_env.TimeStep]:
             # After a truncation the step that was just taken is none: the lifetime continues from before it.
             ended = tree_where(state.truncated, state.environment, stepped)
             restart_keys = jax.random.split(keys[-1], self.batch_size)

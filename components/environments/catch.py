@@ -149,10 +149,10 @@ class HostCatch(dm_env.Environment):
         self._over = True
         return dm_env.termination(1.0 if self._paddle_column == self._ball_column else -1.0, self._observe())
 
-    def observation_spec(self):
+    def observation_spec(self) -> specs.Array:
         return self._spec.observations
 
-    def action_spec(self):
+    def action_spec(self) -> specs.DiscreteArray:
         return self._spec.actions
 
     def _observe(self) -> np.ndarray:

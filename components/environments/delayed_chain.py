@@ -58,7 +58,7 @@ class DelayedChain:
     noisy_rewards: bool = False
     num_distractors: NonNegativeInt = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.max_length < self.min_length:
             raise ValueError(
                 f'DelayedChain.max_length must be at least min_length = {self.min_length}, got {self.max_length}'

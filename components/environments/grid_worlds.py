@@ -76,7 +76,7 @@ class GridWorld:
     max_steps: PositiveInt = 500
     seed: NonNegativeInt | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.height * self.width <= len(self.objects):
             raise ValueError(
                 f'GridWorld.objects must be fewer than the cells, got {len(self.objects)} for {self.height} x {self.width}'

@@ -6,11 +6,11 @@ large.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from acme import specs
+from jaxtyping import PyTree
 
 from components.environments.base import Animator
 from components.types import Array
@@ -24,7 +24,7 @@ def view_spec() -> specs.BoundedArray:
     return specs.BoundedArray((SIZE, SIZE, 3), np.float32, 0.0, 1.0, 'view')
 
 
-def view_animator(view: Callable[[Any], Array]) -> Animator:
+def view_animator(view: Callable[[PyTree], Array]) -> Animator:
     """What draws episodes as what is seen in them.
 
     Args:
@@ -34,11 +34,11 @@ def view_animator(view: Callable[[Any], Array]) -> Animator:
 
     view = jax.jit(view)
 
-    def draw(state: Any) -> Image.Image:
+    def draw(state: PyTree) -> Image.Image:
         pixels = np.rint(255 * np.asarray(view(state))).astype(np.uint8)
         return Image.fromarray(pixels).resize((4 * SIZE, 4 * SIZE), Image.Resampling.NEAREST)
 
-    def animate(states: Sequence[Any], path: str | os.PathLike) -> None:
+    def animate(states: Sequence[PyTree], path: str | os.PathLike) -> None:
         first, *others = map(draw, states)
         first.save(path, save_all=True, append_images=others, duration=70, loop=0)
 

@@ -1,13 +1,12 @@
 """Entries of structured observations by path."""
 
-from typing import Any
-
 import jax
+from jaxtyping import PyTree
 
 
-def entries_of(observation: Any) -> dict[str, Any]:
+def entries_of(observation: PyTree) -> dict[str, PyTree]:
     """Entries of an observation of any structure by path, `agent_position` and `agent_position/row` say."""
-    entries: dict[str, Any] = {}
+    entries: dict[str, PyTree] = {}
     leaves, _ = jax.tree_util.tree_flatten_with_path(observation, is_leaf=lambda x: x is not observation)
     for path, child in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -17,7 +16,7 @@ def entries_of(observation: Any) -> dict[str, Any]:
     return entries
 
 
-def entry_at(observation: Any, path: str, name: str) -> Any:
+def entry_at(observation: PyTree, path: str, name: str) -> PyTree:
     """The entry of an observation at a path.
 
     Raises:

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
 from acme import specs
+from jaxtyping import PyTree
 
 from components.component import component
 from components.environments.base import Environment, restart, spec_of
@@ -24,7 +25,7 @@ class TaskDistributionState(NamedTuple):
     """
 
     member: Array
-    states: tuple[Any, ...]
+    states: tuple[PyTree, ...]
 
 
 @component
@@ -48,7 +49,7 @@ class TaskDistribution:
 
     environments: Sequence[Environment]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.environments:
             raise ValueError('TaskDistribution.environments must be at least one, got none')
         observations = [spec_of(environment).observations for environment in self.environments]
@@ -84,13 +85,13 @@ class TaskDistribution:
         return self._apply(state, lambda i, own: self.environments[i].step(own, action % num_actions[i], key))
 
     def _apply(
-        self, state: TaskDistributionState, function: Callable[[int, Any], tuple[Any, dm_env.TimeStep]]
+        self, state: TaskDistributionState, function: Callable[[int, PyTree], tuple[PyTree, dm_env.TimeStep]]
     ) -> tuple[TaskDistributionState, dm_env.TimeStep]:
         """What a function of an environment's number and state returns for the lifetime's one, the others left
         alone.
         """
 
-        def branch(i: int, states: tuple[Any, ...]):
+        def branch(i: int, states: tuple[PyTree, ...]) -> tuple[tuple[PyTree, ...], dm_env.TimeStep]:
             own, timestep = function(i, states[i])
             padding = [
                 (0, size - own_size) for size, own_size in zip(self._shape, timestep.observation.shape, strict=True)

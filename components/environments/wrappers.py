@@ -3,13 +3,14 @@
 import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
 from acme import specs
+from jaxtyping import PyTree
 
 from components.component import PositiveInt, component
 from components.environments.base import Animator, Environment, animator_of, restart, spec_of
@@ -25,7 +26,7 @@ class DelayedRewardState(NamedTuple):
       pending_reward: sum of the rewards of these steps. Scalar.
     """
 
-    environment: Any
+    environment: PyTree
     num_steps: Array
     pending_reward: Array
 
@@ -52,7 +53,7 @@ class DelayedReward:
     environment: Environment
     delay: PositiveInt = 20
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if any(isinstance(environment, PreviousReward) for environment in layers(self.environment)):
             raise ValueError(
                 'DelayedReward.environment holds a PreviousReward, which would show other rewards than are paid: put '
@@ -82,7 +83,7 @@ class DelayedReward:
         return lambda states, path: animate([state.environment for state in states], path)
 
 
-def _initial(own: Any, timestep: dm_env.TimeStep) -> tuple[DelayedRewardState, dm_env.TimeStep]:
+def _initial(own: PyTree, timestep: dm_env.TimeStep) -> tuple[DelayedRewardState, dm_env.TimeStep]:
     return DelayedRewardState(own, jnp.int32(0), jnp.zeros_like(timestep.reward)), timestep
 
 
@@ -94,7 +95,7 @@ class MemoryState(NamedTuple):
       memory: what is shown next, or is needed for it.
     """
 
-    environment: Any
+    environment: PyTree
     memory: Array
 
 
@@ -141,7 +142,7 @@ class _Memory(abc.ABC):
         animate = animator_of(self.environment)
         return lambda states, path: animate([state.environment for state in states], path)
 
-    def _start(self, own: Any, timestep: dm_env.TimeStep) -> tuple[MemoryState, dm_env.TimeStep]:
+    def _start(self, own: PyTree, timestep: dm_env.TimeStep) -> tuple[MemoryState, dm_env.TimeStep]:
         spec = self.entry_spec()
         return self._with_entry(MemoryState(own, jnp.zeros(spec.shape, spec.dtype)), timestep)
 
@@ -193,7 +194,7 @@ class PreviousReward(_Memory):
     values: Sequence[float] | None = None
     name = 'previous_reward'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.values is not None and not len(self.values):
             raise ValueError('PreviousReward.values is empty; None shows the reward as a number')
 
@@ -242,7 +243,7 @@ def layers(environment: Environment) -> Iterator[Environment]:
         yield from layers(environment.environment)
 
 
-def unwrapped(environment: Environment, state: Any) -> tuple[Environment, Any]:
+def unwrapped(environment: Environment, state: PyTree) -> tuple[Environment, PyTree]:
     """The innermost of wrapped environments, and its part of a state, of one environment or of a batch."""
     *around, innermost = layers(environment)
     for _ in around:
@@ -253,10 +254,10 @@ def unwrapped(environment: Environment, state: Any) -> tuple[Environment, Any]:
 def with_innermost(environment: Environment, innermost: Environment) -> Environment:
     """The same wrappers around another environment."""
     if isinstance(environment, DelayedReward | _Memory):
-        inside: Any = with_innermost(environment.environment, innermost)
+        inside: PyTree = with_innermost(environment.environment, innermost)
         return dataclasses.replace(environment, environment=inside)  # type: ignore[type-var]
     return innermost
 
 
-def _entries(observation: Any) -> Mapping[str, Any]:
+def _entries(observation: PyTree) -> Mapping[str, PyTree]:
     return observation if isinstance(observation, Mapping) else {'observation': observation}

@@ -1,15 +1,16 @@
 """The meta-optimiser interface, and the one that trains nothing."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 from acme import specs
+from jaxtyping import PyTree
 
 from components.axes import over_axis
 from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop
-from components.metrics import mean_over_axis
-from components.types import Array, MetaParams, Metrics, Params
+from components.metrics import Metrics, mean_over_axis
+from components.types import Array, MetaParams, Params
 from components.update_rule import UpdateRule
 
 
@@ -24,7 +25,7 @@ class LearnerState(NamedTuple):
 
     agents: AgentState
     meta_params: MetaParams
-    meta_opt_state: Any
+    meta_opt_state: PyTree
 
 
 class MetaOptimiser(Protocol):
@@ -48,7 +49,7 @@ class MetaOptimiser(Protocol):
         """Raises ValueError if it cannot train these meta-parameters through this rule's updates of such weights."""
         ...
 
-    def init(self, meta_params: MetaParams, agents: AgentState) -> Any:
+    def init(self, meta_params: MetaParams, agents: AgentState) -> PyTree:
         """State before the first step."""
         ...
 
@@ -56,7 +57,7 @@ class MetaOptimiser(Protocol):
         """Advances every agent by `num_updates` updates, and the meta-parameters by one."""
         ...
 
-    def reset_lifetimes(self, meta_opt_state: Any, initial: Any, is_reset: Array) -> Any:
+    def reset_lifetimes(self, meta_opt_state: PyTree, initial: PyTree, is_reset: Array) -> PyTree:
         """Resets the per-lifetime state where `is_reset`.
 
         Args:
@@ -96,17 +97,17 @@ class Fixed:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         del update_rule, params, meta_params, num_lifetimes
 
-    def init(self, meta_params: MetaParams, agents: AgentState) -> Any:
+    def init(self, meta_params: MetaParams, agents: AgentState) -> PyTree:
         del meta_params, agents
         return ()
 
-    def reset_lifetimes(self, meta_opt_state: Any, initial: Any, is_reset: Array) -> Any:
+    def reset_lifetimes(self, meta_opt_state: PyTree, initial: PyTree, is_reset: Array) -> PyTree:
         return ()
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
         advance = over_axis(lambda agent: inner_loop.advance(state.meta_params, agent), num_lifetimes(state.agents))
 
-        def step(agents: AgentState, _: Array | None):
+        def step(agents: AgentState, _: None) -> tuple[AgentState, Metrics]:
             agents, metrics = advance(agents)
             return agents, mean_over_axis(metrics)
 

@@ -11,7 +11,7 @@ from components.acting.policies import Policy, Softmax
 from components.component import NonNegative, PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, scan_updates
 from components.meta_optimisers.outer_loss import UnrollResult
-from components.metrics import Group, mean_over_axis, with_logs
+from components.metrics import Group, Metrics, mean_over_axis, with_logs
 from components.networks.network import NetworkFunctions
 from components.objectives.base import Objective, masked_mean, merge_heads, weighted_or_zero
 from components.optimisers import Optimiser, check_descends
@@ -20,7 +20,6 @@ from components.types import (
     Array,
     LearningState,
     MetaParams,
-    Metrics,
     ObjectiveState,
     OptState,
     Params,
@@ -70,7 +69,7 @@ class BootstrappedTarget:
     policy: Policy = Softmax()
     value_head: str = 'value'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.policy_cost == 0 and self.value_cost == 0:
             raise ValueError(
                 'BootstrappedTarget.policy_cost and BootstrappedTarget.value_cost are both 0: nothing is matched'

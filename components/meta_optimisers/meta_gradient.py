@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import optax
 from acme import specs
+from jaxtyping import PyTree
 
 from components.component import component
 from components.inner_loop import AgentState, InnerLoop
@@ -15,8 +15,9 @@ from components.meta_optimisers.gradient_estimators.base import Estimate, Gradie
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.outer_loss import OuterLoss
 from components.meta_optimisers.regularisers import Regulariser, check_regularisers
+from components.metrics import Metrics
 from components.optimisers import check_complete
-from components.types import Array, MetaParams, Metrics, Params
+from components.types import Array, MetaParams, Params
 from components.update_rule import UpdateRule
 
 
@@ -47,7 +48,7 @@ class MetaGradient:
     regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
     overlapping: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.overlapping and self.outer_loss.draws_fresh_data:
             raise ValueError(
                 'MetaGradient.overlapping evaluates the outer loss on training trajectories: choose the outer_data '
@@ -74,13 +75,13 @@ class MetaGradient:
 
     def reset_lifetimes(
         self, meta_opt_state: outer_update.MetaOptState, initial: outer_update.MetaOptState, is_reset: Array
-    ):
+    ) -> outer_update.MetaOptState:
         return outer_update.reset_lifetimes(meta_opt_state, initial, is_reset)
 
     def step(self, state: LearnerState, inner_loop: InnerLoop) -> tuple[LearnerState, Metrics]:
         estimator = overlapping.through_latest(self.gradient_estimator) if self.overlapping else self.gradient_estimator
 
-        def estimate(agent: AgentState, lifetime_state: Any) -> Estimate:
+        def estimate(agent: AgentState, lifetime_state: PyTree) -> Estimate:
             return estimator(self.outer_loss, state.meta_params, agent, inner_loop, lifetime_state)
 
         return outer_update.outer_update(estimate, self.optimiser, state, inner_loop, self.regularisers)

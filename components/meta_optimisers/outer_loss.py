@@ -1,12 +1,14 @@
 """The interface of outer losses: what an agent is evaluated by after inner updates."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from acme import specs
+from jaxtyping import PyTree
 
 from components.inner_loop import AgentState, InnerLoop
+from components.metrics import Metrics
 from components.replay import Replay
-from components.types import Array, MetaParams, Metrics, Params, Targets
+from components.types import MetaParams, Params, Scalar, Targets
 
 
 class UnrollResult(NamedTuple):
@@ -24,7 +26,7 @@ class UnrollResult(NamedTuple):
     metrics: Metrics
     targets: Targets
     replay: Replay
-    lifetime_state: Any = ()
+    lifetime_state: PyTree = ()
 
 
 class OuterLoss(Protocol):
@@ -57,7 +59,7 @@ class OuterLoss(Protocol):
         """Raises ValueError if it cannot be had for agents with such weights."""
         ...
 
-    def init(self, agents: AgentState) -> Any:
+    def init(self, agents: AgentState) -> PyTree:
         """State kept for each lifetime, leaves `[L, ...]`, for new agents; `()` for none."""
         ...
 
@@ -66,9 +68,9 @@ class OuterLoss(Protocol):
         meta_params: MetaParams,
         agent: AgentState,
         inner_loop: InnerLoop,
-        state: Any,
+        state: PyTree,
         targets: Targets = None,
-    ) -> tuple[Array, UnrollResult]:
+    ) -> tuple[Scalar, UnrollResult]:
         """Takes the updates, and evaluates the outer loss.
 
         Args:

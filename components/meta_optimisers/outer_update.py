@@ -1,11 +1,12 @@
 """The outer update: applies the mean meta-gradient over lifetimes and logs its statistics."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 
 from components.axes import over_axis, tree_where
 from components.inner_loop import AgentState, InnerLoop
@@ -13,9 +14,9 @@ from components.meta_optimisers.base import LearnerState, num_lifetimes
 from components.meta_optimisers.gradient_estimators.base import Estimate
 from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.regularisers import Regulariser
-from components.metrics import Group, NamedLogs, mean_over_axis, with_logs
+from components.metrics import Group, Metrics, NamedLogs, mean_over_axis, with_logs
 from components.objectives.base import Unroll, masked_mean
-from components.types import Array, MetaParams, Metrics, Params, Trajectory
+from components.types import Array, MetaParams, Params, Trajectory
 
 
 class MetaOptState(NamedTuple):
@@ -29,10 +30,10 @@ class MetaOptState(NamedTuple):
 
     optimiser: optax.OptState
     gradient: MetaParams
-    lifetime_state: Any
+    lifetime_state: PyTree
 
 
-def init(optimiser: optax.GradientTransformation, meta_params: MetaParams, lifetime_state: Any = ()) -> MetaOptState:
+def init(optimiser: optax.GradientTransformation, meta_params: MetaParams, lifetime_state: PyTree = ()) -> MetaOptState:
     """State before the first step."""
     return MetaOptState(optimiser.init(meta_params), jax.tree.map(jnp.zeros_like, meta_params), lifetime_state)
 
@@ -45,7 +46,7 @@ def reset_lifetimes(meta_opt_state: MetaOptState, initial: MetaOptState, is_rese
 
 
 def outer_update(
-    estimate: Callable[[AgentState, Any], Estimate],
+    estimate: Callable[[AgentState, PyTree], Estimate],
     optimiser: optax.GradientTransformation,
     state: LearnerState,
     inner_loop: InnerLoop,
@@ -62,7 +63,7 @@ def outer_update(
     """
     meta_opt_state: MetaOptState = state.meta_opt_state
 
-    def advance(agent: AgentState, lifetime_state: Any):
+    def advance(agent: AgentState, lifetime_state: PyTree) -> Estimate:
         found = estimate(agent, lifetime_state)
         logs = {Group.INNER_LOOP('policy_kl'): policy_kl(inner_loop, found.result.agent.params, agent.trajectory)}
         if regularisers:
@@ -127,7 +128,7 @@ def policy_kl(inner_loop: InnerLoop, params: Params, trajectory: Trajectory) -> 
     return jax.lax.stop_gradient(masked_mean(divergence, trajectory.mask))
 
 
-def _describe(path: str, gradients: Any, gradient: Any, previous: Any) -> NamedLogs:
+def _describe(path: str, gradients: PyTree, gradient: PyTree, previous: PyTree) -> NamedLogs:
     """Value or norm of a meta-parameter's gradient, and how far it can be relied on; `gradients` are `[L, ...]`."""
     norm = optax.tree.norm(gradient)
     similarity = optax.tree.vdot(gradient, previous) / jnp.maximum(norm * optax.tree.norm(previous), _tiny(norm))
@@ -138,7 +139,7 @@ def _describe(path: str, gradients: Any, gradient: Any, previous: Any) -> NamedL
     return logs
 
 
-def _describe_updates(path: str, per_update: Any) -> NamedLogs:
+def _describe_updates(path: str, per_update: PyTree) -> NamedLogs:
     """What of a meta-parameter's gradient came through each of several updates, leaves `[K, ...]`."""
     num_updates = jax.tree.leaves(per_update)[0].shape[0]
     if num_updates == 1:
@@ -147,7 +148,7 @@ def _describe_updates(path: str, per_update: Any) -> NamedLogs:
     return {Group.META_GRADIENT_BY_UPDATE(f'{path}/{k + 1}'): parts[k] for k in range(num_updates)}
 
 
-def _value_or_norm(gradient: Any) -> Array:
+def _value_or_norm(gradient: PyTree) -> Array:
     """A scalar's gradient itself, or the norm of a structure's."""
     leaves = jax.tree.leaves(gradient)
     return leaves[0] if len(leaves) == 1 and leaves[0].ndim == 0 else optax.tree.norm(gradient)

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from components.inner_loop import AgentState, InnerLoop, PlainUpdate, Update
 from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator
@@ -38,7 +39,7 @@ class Window(NamedTuple):
 class OverlappingState(NamedTuple):
     """State of a lifetime: that of the outer loss, and the window of its latest updates."""
 
-    loss_state: Any
+    loss_state: PyTree
     window: Window
 
 

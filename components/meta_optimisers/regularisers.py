@@ -6,10 +6,11 @@ outer loss was evaluated on if that was acted for the purpose, else the one that
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from components.component import NonNegative, UnitInterval, component
 from components.component_tree import component_at, replace_at
@@ -26,8 +27,8 @@ class Regulariser(Protocol):
         """Raises ValueError if this update rule has nothing that it could penalise."""
         ...
 
-    def __call__(self, update_rule: UpdateRule, unroll: Unroll, state: ObjectiveState) -> Array:
-        """The penalty of each step, `[T, B]`, of which the masked mean is taken; its weight is in it.
+    def __call__(self, update_rule: UpdateRule, unroll: Unroll, state: ObjectiveState) -> Float[Array, 'T B']:
+        """The penalty of each step, of which the masked mean is taken; its weight is in it.
 
         Args:
           update_rule: with the meta-parameters bound.
@@ -141,6 +142,6 @@ def _squared_norm(x: Array) -> Array:
     return jnp.sum(jnp.square(x.reshape(*x.shape[:2], -1)), -1)
 
 
-def _target(targets: Any) -> Array:
+def _target(targets: Targets) -> Array:
     """Update targets `[T, B]` among what an objective calls its targets."""
     return getattr(targets, 'target', targets)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+from jaxtyping import Float
 
 from components.component import UnitInterval, component
 
@@ -16,7 +17,7 @@ from components.component import UnitInterval, component
 class StepWeights(Protocol):
     """A frozen dataclass whose weights are constants."""
 
-    def __call__(self, num_inner_steps: int) -> np.ndarray:
+    def __call__(self, num_inner_steps: int) -> Float[np.ndarray, ' K']:
         """Weights w_1 to w_K.
 
         Raises:
@@ -92,7 +93,7 @@ class Explicit:
 
     weights: Sequence[float]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not np.any(self.weights):
             raise ValueError(f'Explicit.weights are all zero: {self.weights}')
 

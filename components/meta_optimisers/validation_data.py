@@ -4,6 +4,7 @@ import dataclasses
 from typing import Protocol
 
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from components.acting.policies import log_rho
 from components.component import PositiveInt, component
@@ -16,7 +17,7 @@ class OuterData(Protocol):
 
     def trajectory(
         self, training_trajectory: Trajectory, agent: AgentState, inner_loop: InnerLoop
-    ) -> tuple[AgentState, Trajectory, Array]:
+    ) -> tuple[AgentState, Trajectory, Int[Array, '']]:
         """Chooses the trajectory.
 
         Args:
@@ -26,12 +27,12 @@ class OuterData(Protocol):
 
         Returns:
           The agent, its environments moved on if it acted once more; the trajectory; and how many environment steps
-          were acted that training does not count, int32.
+          were acted that training does not count.
         """
         ...
 
-    def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Array:
-        """Importance weights of its steps in the outer loss, `[T, B]`; they are held fixed."""
+    def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Float[Array, 'T B']:
+        """Importance weights of its steps in the outer loss; they are held fixed."""
         ...
 
     @property
@@ -46,7 +47,9 @@ class NextTrajectory:
 
     draws_fresh_data: bool = dataclasses.field(default=False, init=False, repr=False)
 
-    def trajectory(self, training_trajectory, agent: AgentState, inner_loop: InnerLoop):
+    def trajectory(
+        self, training_trajectory: Trajectory, agent: AgentState, inner_loop: InnerLoop
+    ) -> tuple[AgentState, Trajectory, Array]:
         return agent, agent.trajectory, jnp.int32(0)
 
     def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Array:
@@ -67,7 +70,9 @@ class FreshTrajectory:
     unroll_length: PositiveInt | None = None
     draws_fresh_data: bool = dataclasses.field(default=True, init=False, repr=False)
 
-    def trajectory(self, training_trajectory, agent: AgentState, inner_loop: InnerLoop):
+    def trajectory(
+        self, training_trajectory: Trajectory, agent: AgentState, inner_loop: InnerLoop
+    ) -> tuple[AgentState, Trajectory, Array]:
         agent, trajectory, episodes = inner_loop.source.on_policy(agent, self.unroll_length or inner_loop.unroll_length)
         return agent, trajectory, episodes.num_steps
 
@@ -87,7 +92,9 @@ class TrainingTrajectory:
 
     draws_fresh_data: bool = dataclasses.field(default=False, init=False, repr=False)
 
-    def trajectory(self, training_trajectory, agent: AgentState, inner_loop: InnerLoop):
+    def trajectory(
+        self, training_trajectory: Trajectory, agent: AgentState, inner_loop: InnerLoop
+    ) -> tuple[AgentState, Trajectory, Array]:
         return agent, training_trajectory, jnp.int32(0)
 
     def weights(self, outputs: Outputs, trajectory: Trajectory, inner_loop: InnerLoop) -> Array:

@@ -5,16 +5,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import Float, PyTree
 
 from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, scan_updates
 from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.step_weights import LastStep, StepWeights
 from components.meta_optimisers.validation_data import NextTrajectory, OuterData
-from components.metrics import Group, mean_over_axis, with_logs
-from components.objectives.base import Objective, Unroll, masked_mean, targets_and_state
+from components.metrics import Group, Metrics, mean_over_axis, with_logs
+from components.objectives.base import Objective, Unroll, loss_and_parts, masked_mean, targets_and_state
 from components.replay import Replay
-from components.types import Array, MetaParams, Metrics, ObjectiveState, Params, Targets, Trajectory
+from components.types import Array, MetaParams, ObjectiveState, Params, Targets, Trajectory
 
 
 @component
@@ -50,7 +51,7 @@ class ValidationLoss:
     step_weights: StepWeights = LastStep()
     outer_data: OuterData = NextTrajectory()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.step_weights(self.num_inner_steps)
 
     @property
@@ -89,7 +90,7 @@ class ValidationLoss:
         inner_loop: InnerLoop,
         state: ObjectiveState,
         targets: Targets = None,
-    ) -> tuple[Array, UnrollResult]:
+    ) -> tuple[Float[Array, '...'], UnrollResult]:
         """The outer losses of one agent after each of `K` updates, `[K]`, or after the last, `[1]`, if no other counts.
 
         Args:
@@ -104,10 +105,14 @@ class ValidationLoss:
         weights = self.step_weights(self.num_inner_steps)
         every_step = bool(weights[:-1].any())
 
-        def evaluate(agent: AgentState, learned: Trajectory, metrics: Metrics, state: ObjectiveState, targets: Targets):
+        def evaluate(
+            agent: AgentState, learned: Trajectory, metrics: Metrics, state: ObjectiveState, targets: Targets
+        ) -> tuple[AgentState, Metrics, ObjectiveState, _OuterLossResult]:
             return self._evaluate(agent, learned, metrics, inner_loop, state, targets)
 
-        def update(carry: tuple[AgentState, Trajectory, ObjectiveState], xs: tuple[MetaParams, Targets]):
+        def update(
+            carry: tuple[AgentState, Trajectory, ObjectiveState], xs: tuple[MetaParams, Targets]
+        ) -> tuple[tuple[AgentState, Trajectory, ObjectiveState], PyTree]:
             (before, _, state), (meta_params, targets) = carry, xs
             agent, metrics = inner_loop.advance(meta_params, before)
             acted, evaluated = agent.trajectory, None
@@ -151,7 +156,7 @@ class ValidationLoss:
             targets, state = targets_and_state(self.objective, now, state)
             fixed = targets, self.outer_data.weights(now.outputs, trajectory, inner_loop)
         targets, weights = fixed
-        losses, parts = self.objective.loss(outputs, targets, trajectory)
+        losses, parts = loss_and_parts(self.objective, outputs, targets, trajectory)
         loss = masked_mean(weights * losses, trajectory.mask)
         logs = {Group.OUTER_LOSS(name): masked_mean(x, trajectory.mask) for name, x in parts.items()}
         metrics = with_logs(metrics, {Group.OUTER_LOSS('total'): loss, **logs})

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from components.component import component
-from components.types import Array
+from components.types import Array, Scalar
 
 
 class Bijector(Protocol):
@@ -28,11 +28,11 @@ class Bijector(Protocol):
         """Upper bound, never reached; None for none."""
         ...
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, x: Scalar) -> Scalar:
         """Value of an unconstrained number."""
         ...
 
-    def inverse(self, y: Array) -> Array:
+    def inverse(self, y: Scalar) -> Scalar:
         """Unconstrained number of a value strictly between the bounds."""
         ...
 
@@ -94,7 +94,7 @@ class Sigmoid:
     low: float = 0.0
     high: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f'Sigmoid needs low < high, got low={self.low}, high={self.high}')
 
@@ -119,7 +119,7 @@ def _logistic(x: Array) -> Array:
 
 
 @_logistic.defjvp
-def _logistic_jvp(primals, tangents):
+def _logistic_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # As sigmoid(x) rounds to 1, sigmoid(x) (1 - sigmoid(x)) would be exactly 0 from x = 17 on in float32.
     (x,), (dx,) = primals, tangents
     return _logistic(x), _logistic(x) * _logistic(-x) * dx

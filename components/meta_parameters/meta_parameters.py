@@ -3,34 +3,39 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import Float, PyTree
 
 from components.component import component
 from components.component_tree import describe_paths, learnable_paths, replace_all, why_not_learnable
 from components.meta_parameters.bijectors import Bijector, Identity
 from components.types import Array, MetaParams
 
+T = TypeVar('T')
+Default = float | Callable[[Array], PyTree]
+"""What a field holds: a number, or for weights of a network the function of a key that makes them."""
+
 
 class MetaParameter(Protocol):
     """One entry of a `MetaParameterSet`."""
 
-    def init(self, key: Array, default: Any) -> Any:
+    def init(self, key: Array, default: Default) -> PyTree:
         """Unconstrained value to start from.
 
         Args:
           key: of what starts at random.
-          default: the number that the field holds, or for weights of a network a function of a key that makes them.
+          default: what the field holds.
 
         Raises:
           ValueError: if there is no such value.
         """
         ...
 
-    def value(self, meta_param: Any) -> Any:
+    def value(self, meta_param: PyTree) -> PyTree:
         """What the field is replaced by, from the unconstrained value."""
         ...
 
@@ -47,7 +52,7 @@ class Scalar:
     bijector: Bijector = Identity()
     initial_value: float | None = None
 
-    def init(self, key: Array, default: Any) -> Array:
+    def init(self, key: Array, default: Default) -> Float[Array, '']:
         del key
         if callable(default):
             raise ValueError('the field holds weights of a network, not a number; its entry should be Weights')
@@ -68,14 +73,14 @@ class Scalar:
 class Weights:
     """The weights of a network, the field `weights` of a component that has one. They start as the network has it."""
 
-    def init(self, key: Array, default: Any) -> Any:
+    def init(self, key: Array, default: Default) -> PyTree:
         if not callable(default):
             raise ValueError(
                 f'the field holds the number {default}, not weights of a network; its entry should be Scalar'
             )
         return default(key)
 
-    def value(self, meta_param: Any) -> Any:
+    def value(self, meta_param: PyTree) -> PyTree:
         return meta_param
 
 
@@ -97,7 +102,7 @@ class MetaParameterSet:
     parameters: Mapping[str, MetaParameter] = dataclasses.field(default_factory=dict)
     learned: Callable[[], MetaParams] | None = None
 
-    def init(self, key: Array, update_rule: Any, spec: specs.EnvironmentSpec) -> dict[str, Any]:
+    def init(self, key: Array, update_rule: object, spec: specs.EnvironmentSpec) -> dict[str, PyTree]:
         """Unconstrained values to start from.
 
         Args:
@@ -131,10 +136,10 @@ class MetaParameterSet:
             )
         return meta_params
 
-    def values(self, meta_params: MetaParams) -> dict[str, Any]:
+    def values(self, meta_params: MetaParams) -> dict[str, PyTree]:
         """Values in the units of the fields, by path."""
         return {path: entry.value(meta_params[path]) for path, entry in self.parameters.items()}
 
-    def bind(self, update_rule: Any, meta_params: MetaParams) -> Any:
+    def bind(self, update_rule: T, meta_params: MetaParams) -> T:
         """The update rule with its learned fields replaced; nothing is validated again, as values may be traced."""
         return replace_all(update_rule, self.values(meta_params))

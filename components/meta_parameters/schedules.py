@@ -1,6 +1,6 @@
 """Schedules of update-rule fields over an agent's updates."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class Scheduled:
     schedule: optax.Schedule
     stands_for_number: ClassVar[bool] = True  # The check of a numeric field judges its first value.
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         try:
             shape = jax.eval_shape(self, jax.ShapeDtypeStruct((), jnp.int32)).shape
         except Exception as error:  # Of a function that is not ours, anything.
@@ -39,6 +39,6 @@ class Scheduled:
         return jnp.asarray(self.schedule(num_updates), jnp.result_type(float))
 
 
-def schedules_of(tree: Any) -> dict[str, Scheduled]:
+def schedules_of(tree: object) -> dict[str, Scheduled]:
     """Every scheduled field below a component, by its path."""
     return {path: part for path, part in components_of(tree).items() if isinstance(part, Scheduled)}

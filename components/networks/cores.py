@@ -46,7 +46,7 @@ class StackedLSTM:
 
     hidden_sizes: Sequence[PositiveInt] = (64, 256)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.hidden_sizes:
             raise ValueError('StackedLSTM.hidden_sizes is empty')
 

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import PyTree
 
 from components.component import PositiveInt, component
 from components.networks.cores import Core
@@ -28,8 +29,8 @@ class NetworkFunctions(NamedTuple):
 
     init: Callable[[Array], Params]
     initial_state: Callable[[int], CoreState]
-    step: Callable[[Params, Any, Array, CoreState], tuple[Outputs, CoreState]]
-    unroll: Callable[[Params, Any, Array, CoreState], Outputs]
+    step: Callable[[Params, PyTree, Array, CoreState], tuple[Outputs, CoreState]]
+    unroll: Callable[[Params, PyTree, Array, CoreState], Outputs]
 
     def outputs(self, params: Params, trajectory: Trajectory) -> Outputs:
         """Outputs at each observation of a trajectory of `T` steps, `[T+1, B, ...]`."""
@@ -79,8 +80,12 @@ class Network:
                 f'Network.head_torsos names {", ".join(sorted(unknown))}; the objectives ask for the heads '
                 f'{", ".join(sorted(heads))}'
             )
-        network: Any = hk.without_apply_rng(hk.transform(lambda *args, **kwargs: _Heads(self, heads)(*args, **kwargs)))
-        states: Any = hk.without_apply_rng(hk.transform(lambda batch_size: self._initial_state(heads, batch_size)))
+        network: hk.Transformed = hk.without_apply_rng(
+            hk.transform(lambda *args, **kwargs: _Heads(self, heads)(*args, **kwargs))
+        )
+        states: hk.Transformed = hk.without_apply_rng(
+            hk.transform(lambda batch_size: self._initial_state(heads, batch_size))
+        )
 
         def init(key: Array) -> Params:
             observation = jax.tree.map(lambda s: jnp.zeros((1, *s.shape), s.dtype), spec.observations)
@@ -89,10 +94,10 @@ class Network:
         def initial_state(batch_size: int) -> CoreState:
             return states.apply({}, batch_size)
 
-        def step(params, observation, first, core_state):
+        def step(params: Params, observation: PyTree, first: Array, core_state: CoreState) -> tuple[Outputs, CoreState]:
             return network.apply(params, observation, first, core_state, sequence=False)
 
-        def unroll(params, observation, first, core_state):
+        def unroll(params: Params, observation: PyTree, first: Array, core_state: CoreState) -> Outputs:
             return network.apply(params, observation, first, core_state, sequence=True)[0]
 
         jax.eval_shape(init, jax.random.key(0))  # Says now what a torso cannot take.
@@ -102,7 +107,7 @@ class Network:
         """Which stream (a torso and core) each head reads."""
         return {head: 'shared' if self.shared and head not in self.head_torsos else head for head in heads}
 
-    def _initial_state(self, heads, batch_size: int) -> CoreState:
+    def _initial_state(self, heads: Mapping[str, tuple[int, ...]], batch_size: int) -> CoreState:
         if self.core is None:
             return {}
         return {stream: self.core().initial_state(batch_size) for stream in set(self._streams(heads).values())}
@@ -113,11 +118,11 @@ def _in_groups(unroll: Callable[..., Outputs], num_groups: int) -> Callable[...,
     if num_groups == 1:
         return unroll
 
-    def split(x, axis: int):
+    def split(x: Array, axis: int) -> Array:
         num_parts = math.gcd(num_groups, x.shape[axis])  # A part of a batch may not be divided by as many.
         return jnp.moveaxis(x.reshape(*x.shape[:axis], num_parts, -1, *x.shape[axis + 1 :]), axis, 0)
 
-    def unroll_groups(params, observation, first, core_state):
+    def unroll_groups(params: Params, observation: PyTree, first: Array, core_state: CoreState) -> Outputs:
         sequences = jax.tree.map(lambda x: split(x, 1), (observation, first))
         core_states = jax.tree.map(lambda x: split(x, 0), core_state)
         group = jax.checkpoint(lambda inputs: unroll(params, *inputs[0], inputs[1]))
@@ -134,7 +139,9 @@ class _Heads(hk.Module):
         super().__init__(name='network')
         self._network, self._heads = network, heads
 
-    def __call__(self, observation, first, core_state, sequence: bool) -> tuple[Outputs, CoreState]:
+    def __call__(
+        self, observation: PyTree, first: Array, core_state: CoreState, sequence: bool
+    ) -> tuple[Outputs, CoreState]:
         streams = self._network._streams(self._heads)
         features, next_state = {}, {}
         for stream in dict.fromkeys(streams.values()):
@@ -158,7 +165,9 @@ class _Stream(hk.Module):
         super().__init__(name=name)
         self._torso, self._core = torso, core
 
-    def __call__(self, observation, first, core_state, sequence: bool):
+    def __call__(
+        self, observation: PyTree, first: Array, core_state: CoreState, sequence: bool
+    ) -> tuple[Array, CoreState]:
         features = hk.BatchApply(self._torso)(observation) if sequence else self._torso(observation)
         if self._core is None:
             return features, None

@@ -6,11 +6,12 @@ A torso is a description. Called inside a haiku transform it makes its modules; 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, PyTree, Shaped
 
 from components.component import PositiveInt, component
 from components.environments.observations import entries_of
@@ -20,8 +21,8 @@ from components.types import Array
 class Torso(Protocol):
     """Callable inside a haiku transform."""
 
-    def __call__(self, observation: Any) -> Array:
-        """Maps observations, leaves `[N, ...]`, to features `[N, F]`.
+    def __call__(self, observation: PyTree[Shaped[Array, 'N ...']]) -> Float[Array, 'N F']:
+        """Maps observations to features.
 
         Raises:
           ValueError: if it cannot take observations of that structure or shape.
@@ -39,7 +40,7 @@ class MLP:
 
     hidden_sizes: Sequence[PositiveInt] = (64, 64)
 
-    def __call__(self, observation: Any) -> Array:
+    def __call__(self, observation: PyTree) -> Array:
         x = as_floating_array(observation)
         return _linear_layers(x.reshape(x.shape[0], -1), self.hidden_sizes)
 
@@ -68,7 +69,7 @@ class Convolutional:
     padding: Literal['SAME', 'VALID'] = 'SAME'
     as_patches: bool | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lengths = {len(self.channels), len(self.kernel_sizes), len(self.strides)}
         if len(lengths) != 1:
             raise ValueError(
@@ -76,7 +77,7 @@ class Convolutional:
                 f'got {self.channels}, {self.kernel_sizes} and {self.strides}'
             )
 
-    def __call__(self, observation: Any) -> Array:
+    def __call__(self, observation: PyTree) -> Array:
         x = as_floating_array(observation)
         if x.ndim != 4:
             raise ValueError(f'Convolutional takes observations [H, W, C], got shape {x.shape[1:]}')
@@ -96,7 +97,7 @@ class OneHot:
 
     num_values: PositiveInt
 
-    def __call__(self, observation: Any) -> Array:
+    def __call__(self, observation: PyTree) -> Array:
         (x,) = jax.tree.leaves(observation)
         one_hot = jax.nn.one_hot(x.astype(jnp.int32), self.num_values, dtype=jnp.result_type(float))
         return one_hot.reshape(x.shape[0], -1)
@@ -116,7 +117,7 @@ class Concatenate:
 
     torsos: Mapping[str, Torso] = dataclasses.field(default_factory=dict)
 
-    def __call__(self, observation: Any) -> Array:
+    def __call__(self, observation: PyTree) -> Array:
         entries = entries_of(observation)
         missing = sorted(set(self.torsos) - set(entries))
         if missing or not entries:
@@ -189,7 +190,7 @@ class Convolution2D(hk.Module):
         )
 
 
-def as_floating_array(observation: Any) -> Array:
+def as_floating_array(observation: PyTree) -> Array:
     """The observation as one floating-point array.
 
     Raises:

@@ -20,9 +20,11 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import Float
 
 from components.component import component
 from components.networks.network import NetworkFunctions
+from components.shapes import checked
 from components.types import (
     Array,
     CompositionError,
@@ -30,6 +32,7 @@ from components.types import (
     ObjectiveState,
     Outputs,
     Params,
+    Scalar,
     Targets,
     Trajectory,
 )
@@ -71,14 +74,14 @@ class Objective(Protocol):
         ...
 
     def targets(self, unroll: Unroll, state: ObjectiveState) -> tuple[Targets, ObjectiveState]:
-        """What predictions move towards, leaves `[T, B, ...]`, and the state after it, of the shapes that it had.
+        """What predictions move towards, and the state after it, of the shapes that it had.
 
         Gradients: in outputs, weights, state and fields.
         """
         ...
 
-    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
-        """Loss per step `[T, B]`, and its parts by name, `[T, B]`; the caller takes masked means of all of them."""
+    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Float[Array, 'T B'], Logs]:
+        """Loss per step, and its parts by name; the caller takes masked means of all of them."""
         ...
 
 
@@ -94,9 +97,10 @@ def targets_and_state(objective: Objective, unroll: Unroll, state: ObjectiveStat
     """An objective's targets and next state.
 
     Raises:
-      CompositionError: if the next state has another structure, shape or type than the present one.
+      CompositionError: if arrays have other shapes than the interface says, or if the next state has another structure,
+        shape or type than the present one.
     """
-    targets, new_state = objective.targets(unroll, state)
+    targets, new_state = checked(Objective.targets)(objective, unroll, state)
     before, after = (jax.tree.map(lambda x: f'{x.dtype}{list(x.shape)}', tree) for tree in (state, new_state))
     if before != after:
         raise CompositionError(
@@ -106,8 +110,19 @@ def targets_and_state(objective: Objective, unroll: Unroll, state: ObjectiveStat
     return targets, new_state
 
 
-def masked_mean(x: Array, mask: Array) -> Array:
-    """Mean of `x` over the transitions whose mask is not 0; both `[T, B]`."""
+def loss_and_parts(
+    objective: Objective, outputs: Outputs, targets: Targets, trajectory: Trajectory
+) -> tuple[Float[Array, 'T B'], Logs]:
+    """An objective's loss per step, and its parts by name.
+
+    Raises:
+      CompositionError: if arrays have other shapes than the interface says.
+    """
+    return checked(Objective.loss)(objective, outputs, targets, trajectory)
+
+
+def masked_mean(x: Float[Array, 'T B'], mask: Float[Array, 'T B']) -> Scalar:
+    """Mean of `x` over the transitions whose mask is not 0."""
     return (x * mask).sum() / jnp.maximum(mask.sum(), 1)
 
 
@@ -146,7 +161,7 @@ class Sum:
 
     terms: Mapping[str, Objective]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.terms:
             raise ValueError('Sum.terms is empty')
 
@@ -159,13 +174,13 @@ class Sum:
     def targets(
         self, unroll: Unroll, state: dict[str, ObjectiveState]
     ) -> tuple[dict[str, Targets], dict[str, ObjectiveState]]:
-        found = {name: term.targets(unroll, state[name]) for name, term in self.terms.items()}
+        found = {name: targets_and_state(term, unroll, state[name]) for name, term in self.terms.items()}
         return {name: targets for name, (targets, _) in found.items()}, {name: new for name, (_, new) in found.items()}
 
     def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
         losses, logs = [], {}
         for name, term in self.terms.items():
-            loss, term_logs = term.loss(outputs, targets[name], trajectory)
+            loss, term_logs = loss_and_parts(term, outputs, targets[name], trajectory)
             losses.append(loss)
             logs.update({f'{name}/{key}': value for key, value in term_logs.items()})
         return sum(losses[1:], start=losses[0]), logs

@@ -1,11 +1,12 @@
 """Learned policy gradient (LPG): a network computes the targets of policy and predictions."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import PyTree
 
 from components.acting.action_distributions import Categorical
 from components.acting.policies import Policy, Softmax
@@ -71,13 +72,13 @@ class LearnedPolicyGradient(Stateless):
     stop_inputs: bool = False
     policy: Policy = Softmax()
     prediction_head: str = 'prediction'
-    weights: Any = None
+    weights: PyTree = None
     is_on_policy: ClassVar[bool] = True
 
     def heads(self, spec: specs.EnvironmentSpec) -> dict[str, tuple[int, ...]]:
         return {**self.policy.heads(spec), self.prediction_head: (self.prediction_size,)}
 
-    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
+    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> PyTree:
         del spec
         one = jnp.zeros((1, 1))
         predictions = jnp.zeros((2, 1, self.prediction_size))
@@ -106,8 +107,10 @@ class LearnedPolicyGradient(Stateless):
         loss = policy + weighted_or_zero(self.prediction_cost, prediction)
         return loss, {'policy': policy, 'prediction': prediction, **entropies}
 
-    def _network(self) -> Any:
-        def forward(reward: Array, discount: Array, probability: Array, predictions: Array, is_end: Array):
+    def _network(self) -> hk.Transformed:
+        def forward(
+            reward: Array, discount: Array, probability: Array, predictions: Array, is_end: Array
+        ) -> tuple[Array, Array]:
             linear = hk.Linear(1, name='embedding')
             embedded = linear(hk.BatchApply(self.embedding)(predictions))[..., 0]
             x = jnp.stack([reward, discount, probability, embedded[:-1], discount * embedded[1:]], -1)

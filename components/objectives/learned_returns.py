@@ -1,17 +1,17 @@
 """Learned returns: value targets computed by a network (FRODO)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import PyTree
 
 from components.component import component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import Torso
-from components.objectives.returns import ReturnEstimate, ReturnEstimator, ends
+from components.objectives.returns import ReturnEstimate, ReturnEstimator, ends, estimate_returns
 from components.types import Array, Trajectory
 
 INPUTS = ('reward', 'discount', 'next_value', 'value', 'log_rho')
@@ -53,9 +53,9 @@ class LearnedReturn:
     torso: Torso | None = None
     base: ReturnEstimator | None = None
     stop_value_inputs: bool = False
-    weights: Any = None
+    weights: PyTree = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         unknown = [name for name in self.inputs if name not in INPUTS]
         if unknown or not self.inputs:
             raise ValueError(
@@ -66,7 +66,7 @@ class LearnedReturn:
     def is_on_policy(self) -> bool:
         return 'log_rho' not in self.inputs
 
-    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
+    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> PyTree:
         inputs = dict.fromkeys(INPUTS, jnp.zeros((1, 1)))
         return self._network().init(key, inputs, example_observation(spec), jnp.zeros((1, 1), bool))
 
@@ -82,11 +82,11 @@ class LearnedReturn:
         next_observation = jax.tree.map(lambda x: x[1:], trajectory.observation)
         target = self._network().apply(self.weights, inputs, next_observation, ends(trajectory))
         if self.base is not None:
-            target += self.base(values, log_rho, trajectory).target
+            target += estimate_returns(self.base, values, log_rho, trajectory).target
         return ReturnEstimate(target, target - values[:-1])
 
-    def _network(self) -> Any:
-        def forward(inputs: Mapping[str, Array], observation: Any, is_end: Array) -> Array:
+    def _network(self) -> hk.Transformed:
+        def forward(inputs: Mapping[str, Array], observation: PyTree, is_end: Array) -> Array:
             x = jnp.stack([inputs[name] for name in self.inputs], -1)
             if self.torso is not None:
                 x = jnp.concatenate([x, hk.BatchApply(self.torso)(observation)], -1)
@@ -97,7 +97,7 @@ class LearnedReturn:
         return hk.without_apply_rng(hk.transform(forward))
 
 
-def example_observation(spec: specs.EnvironmentSpec) -> Any:
+def example_observation(spec: specs.EnvironmentSpec) -> PyTree:
     """Observations, leaves `[1, 1, ...]`, that a network can be initialised with."""
     return jax.tree.map(lambda s: jnp.zeros((1, 1, *s.shape), s.dtype), spec.observations)
 

@@ -5,19 +5,18 @@ and around each other. The weights of each are one meta-parameter, `weights`, wh
 those of what it is around have their own path, `returns.weights` from it.
 """
 
-from typing import Any
-
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import PyTree
 
 from components.acting.action_distributions import num_actions
 from components.component import NonNegative, UnitInterval, component
 from components.networks.torsos import Torso
 from components.objectives.base import weighted_or_zero
 from components.objectives.learned_returns import example_observation
-from components.objectives.returns import ReturnEstimate, ReturnEstimator
+from components.objectives.returns import ReturnEstimate, ReturnEstimator, estimate_returns
 from components.types import Array, Trajectory
 
 
@@ -43,23 +42,25 @@ class IntrinsicReward:
     returns: ReturnEstimator
     torso: Torso
     scale: NonNegative = 0.01
-    weights: Any = None
+    weights: PyTree = None
 
     @property
     def is_on_policy(self) -> bool:
         return self.returns.is_on_policy
 
-    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
+    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> PyTree:
         return self._network(num_actions(spec)).init(key, example_observation(spec))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         actions = trajectory.behaviour_policy.features(trajectory.action)
         of_all = self._network(actions.shape[-1]).apply(self.weights, _acted_on(trajectory))
         intrinsic = weighted_or_zero(self.scale, trajectory.mask * jnp.sum(actions * of_all, -1))
-        return self.returns(values, log_rho, trajectory._replace(reward=trajectory.reward + intrinsic))
+        return estimate_returns(
+            self.returns, values, log_rho, trajectory._replace(reward=trajectory.reward + intrinsic)
+        )
 
-    def _network(self, size: int) -> Any:
-        def rewards(observation: Any) -> Array:
+    def _network(self, size: int) -> hk.Transformed:
+        def rewards(observation: PyTree) -> Array:
             return jnp.tanh(hk.Linear(size, name='reward')(hk.BatchApply(self.torso)(observation)))
 
         return hk.without_apply_rng(hk.transform(rewards))
@@ -88,23 +89,23 @@ class PotentialShaping:
     returns: ReturnEstimator
     torso: Torso
     discount: UnitInterval = 0.99
-    weights: Any = None
+    weights: PyTree = None
 
     @property
     def is_on_policy(self) -> bool:
         return self.returns.is_on_policy
 
-    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
+    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> PyTree:
         return self._network().init(key, example_observation(spec))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         potential = self._network().apply(self.weights, trajectory.observation)
         difference = self.discount * trajectory.discount * potential[1:] - potential[:-1]
         shaped = trajectory.reward + trajectory.mask * difference
-        return self.returns(values, log_rho, trajectory._replace(reward=shaped))
+        return estimate_returns(self.returns, values, log_rho, trajectory._replace(reward=shaped))
 
-    def _network(self) -> Any:
-        def potential(observation: Any) -> Array:
+    def _network(self) -> hk.Transformed:
+        def potential(observation: PyTree) -> Array:
             return hk.Linear(1, name='potential')(hk.BatchApply(self.torso)(observation))[..., 0]
 
         return hk.without_apply_rng(hk.transform(potential))
@@ -137,13 +138,13 @@ class RewardWeightedReturn:
 
     returns: ReturnEstimator
     torso: Torso
-    weights: Any = None
+    weights: PyTree = None
 
     @property
     def is_on_policy(self) -> bool:
         return self.returns.is_on_policy
 
-    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> Any:
+    def init_weights(self, key: Array, spec: specs.EnvironmentSpec) -> PyTree:
         return self._network().init(key, example_observation(spec), jnp.zeros((1, 1, num_actions(spec))))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
@@ -151,13 +152,13 @@ class RewardWeightedReturn:
         reward_weights = self._network().apply(self.weights, _acted_on(trajectory), actions)
 
         def weighted(row: Array) -> ReturnEstimate:
-            return self.returns(values, log_rho, trajectory._replace(reward=row * trajectory.reward))
+            return estimate_returns(self.returns, values, log_rho, trajectory._replace(reward=row * trajectory.reward))
 
         steps = jnp.arange(len(trajectory.reward))
         return jax.tree.map(lambda x: x[steps, steps], jax.vmap(weighted)(reward_weights))
 
-    def _network(self) -> Any:
-        def reward_weights(observation: Any, actions: Array) -> Array:
+    def _network(self) -> hk.Transformed:
+        def reward_weights(observation: PyTree, actions: Array) -> Array:
             features = hk.BatchApply(self.torso)(observation)
             num_steps, size = len(features), features.shape[-1]
             query = hk.Linear(size, w_init=jnp.zeros, name='query')(features)
@@ -171,6 +172,6 @@ class RewardWeightedReturn:
         return hk.without_apply_rng(hk.transform(reward_weights))
 
 
-def _acted_on(trajectory: Trajectory) -> Any:
+def _acted_on(trajectory: Trajectory) -> PyTree:
     """Observations that actions were chosen from, leaves `[T, B, ...]`."""
     return jax.tree.map(lambda x: x[:-1], trajectory.observation)

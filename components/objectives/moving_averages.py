@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from acme import specs
 
 from components.component import Interval, Positive, component
-from components.objectives.base import Objective, Unroll, masked_mean
+from components.objectives.base import Objective, Unroll, loss_and_parts, masked_mean, targets_and_state
 from components.objectives.returns import ReturnEstimate
 from components.types import Array, CompositionError, Logs, ObjectiveState, Outputs, Params, Trajectory
 
@@ -65,7 +65,7 @@ class MovingAverage:
         return MovingAverageState(Moments(*jnp.zeros(3)), self.objective.init(params))
 
     def targets(self, unroll: Unroll, state: MovingAverageState) -> tuple[ReturnEstimate, MovingAverageState]:
-        targets, inner = self.objective.targets(unroll, state.objective)
+        targets, inner = targets_and_state(self.objective, unroll, state.objective)
         if not isinstance(targets, ReturnEstimate):
             raise CompositionError(
                 f'MovingAverage.objective is {type(self.objective).__name__}, whose targets have no advantages to '
@@ -78,7 +78,7 @@ class MovingAverage:
         return targets._replace(advantage=advantage), MovingAverageState(moments, inner)
 
     def loss(self, outputs: Outputs, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
-        return self.objective.loss(outputs, targets, trajectory)
+        return loss_and_parts(self.objective, outputs, targets, trajectory)
 
 
 def _updated(moments: Moments, x: Array, mask: Array, decay: Array | float) -> Moments:

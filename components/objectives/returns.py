@@ -9,8 +9,10 @@ from typing import Annotated, ClassVar, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import rlax
+from jaxtyping import Bool, Float
 
 from components.component import Interval, UnitInterval, component
+from components.shapes import checked
 from components.types import Array, Trajectory
 
 
@@ -18,12 +20,12 @@ class ReturnEstimate(NamedTuple):
     """Value targets and advantages along a trajectory.
 
     Attributes:
-      target: for the value of each state, `[T, B]`.
-      advantage: of each action over the policy, `[T, B]`.
+      target: for the value of each state.
+      advantage: of each action over the policy.
     """
 
-    target: Array
-    advantage: Array
+    target: Float[Array, 'T B']
+    advantage: Float[Array, 'T B']
 
 
 class ReturnEstimator(Protocol):
@@ -34,16 +36,26 @@ class ReturnEstimator(Protocol):
         """Whether it assumes that the actions were drawn from the present policy."""
         ...
 
-    def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
+    def __call__(
+        self, values: Float[Array, 'T+1 B'], log_rho: Float[Array, 'T B'], trajectory: Trajectory
+    ) -> ReturnEstimate:
         """Estimates returns; differentiable in values, ratios and fields, stops nothing.
 
         Args:
-          values: of the observations, `[T+1, B]`.
-          log_rho: log of the probability of each action under the present policy over that under the one that acted,
-            `[T, B]`.
+          values: of the observations.
+          log_rho: log of the probability of each action under the present policy over that under the one that acted.
           trajectory: rewards, discounts and masks.
         """
         ...
+
+
+def estimate_returns(returns: ReturnEstimator, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
+    """What a return estimator makes of a trajectory.
+
+    Raises:
+      CompositionError: if arrays have other shapes than the interface says.
+    """
+    return checked(ReturnEstimator.__call__)(returns, values, log_rho, trajectory)
 
 
 @component
@@ -130,13 +142,11 @@ class LeakyVTrace:
         return ReturnEstimate(values[:-1] + error, rho * (target - values[:-1]))
 
 
-def ends(trajectory: Trajectory) -> Array:
-    """Whether no return reaches through a transition: an episode ends with it, or a restart follows. Bool `[T, B]`."""
+def ends(trajectory: Trajectory) -> Bool[Array, 'T B']:
+    """Whether no return reaches through a transition: an episode ends with it, or a restart follows."""
     return (trajectory.discount == 0) | (next_mask(trajectory) == 0)
 
 
-def next_mask(trajectory: Trajectory) -> Array:
-    """Mask of the transition after each one, `[T, B]`; 1 after the last, where there is only a value to bootstrap
-    from.
-    """
+def next_mask(trajectory: Trajectory) -> Float[Array, 'T B']:
+    """Mask of the transition after each one; 1 after the last, where there is only a value to bootstrap from."""
     return jnp.concatenate([trajectory.mask[1:], jnp.ones_like(trajectory.mask[:1])])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from acme import specs
 
 from components.component import UnitInterval, component
-from components.objectives.base import Objective, Unroll
+from components.objectives.base import Objective, Unroll, loss_and_parts, targets_and_state
 from components.types import Array, Logs, ObjectiveState, Outputs, Params, Targets, Trajectory
 
 
@@ -49,7 +49,7 @@ class TargetNetwork:
     heads_of_copy: Sequence[str] = ('value',)
     stop_target_params: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.heads_of_copy:
             raise ValueError('TargetNetwork.heads_of_copy is empty: nothing would be read from the copy')
 
@@ -72,8 +72,8 @@ class TargetNetwork:
             copy = jax.lax.stop_gradient(copy)
         from_copy = unroll.network.outputs(copy, unroll.trajectory)
         outputs = {**unroll.outputs, **{head: from_copy[head] for head in self.heads_of_copy}}
-        targets, inner = self.objective.targets(unroll._replace(outputs=outputs), state.objective)
+        targets, inner = targets_and_state(self.objective, unroll._replace(outputs=outputs), state.objective)
         return targets, TargetNetworkState(copy, inner)
 
     def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
-        return self.objective.loss(outputs, targets, trajectory)
+        return loss_and_parts(self.objective, outputs, targets, trajectory)

@@ -10,8 +10,8 @@ from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.monitors import StateValueError
 from components.networks.network import Network
 from components.networks.torsos import MLP
-from components.objectives.actor_critic import ValueRegression
 from components.objectives.returns import LambdaReturn
+from components.objectives.value_regression import ValueRegression
 from components.optimisers import Optimiser
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import make_agent

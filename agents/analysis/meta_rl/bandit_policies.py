@@ -7,11 +7,12 @@ bandit's own chances.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from agents.analysis.meta_rl.bandit_tables import gittins_indices, layer_start, optimal_preferences, position
 from components.component import AtLeastTwo, Interval, NonNegative, PositiveInt, UnitInterval, component
@@ -30,15 +31,15 @@ class BanditPolicy(Protocol):
     A policy that counts on the length of an episode has it as a field `num_pulls`.
     """
 
-    def init(self, num_arms: int) -> Any:
+    def init(self, num_arms: int) -> PyTree:
         """Statistics before the first pull; ValueError if this policy is not for so many arms."""
         ...
 
-    def act(self, statistics: Any, key: Array) -> Array:
+    def act(self, statistics: PyTree, key: Array) -> Array:
         """The arm to pull, int32 scalar."""
         ...
 
-    def update(self, statistics: Any, arm: Array, reward: Array) -> Any:
+    def update(self, statistics: PyTree, arm: Array, reward: Array) -> PyTree:
         """Statistics after a pull that paid a scalar `reward`."""
         ...
 
@@ -94,7 +95,7 @@ def rollout(policy: BanditPolicy, bandit: Bandit, key: Array, num_episodes: int)
         )
     num_arms = bandit.spec().actions.num_values
 
-    def pull(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Rollout]:
+    def pull(carry: tuple[PyTree, PyTree], key: Array) -> tuple[tuple[PyTree, PyTree], Rollout]:
         state, statistics = carry
         act_key, step_key = jax.random.split(key)
         arm = policy.act(statistics, act_key)
@@ -307,8 +308,8 @@ class RandomWalkFilter:
     greedy: bool = True
     num_points: AtLeastTwo = 100
 
-    def __post_init__(self):
-        check_standard_deviations(self)
+    def __post_init__(self) -> None:
+        check_standard_deviations(type(self).__name__, self.standard_deviations)
         narrow = [deviation for deviation in self.standard_deviations if 0 < deviation * self.num_points < 1]
         if narrow:
             raise ValueError(

@@ -3,9 +3,13 @@ horizon.
 """
 
 import functools
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+
+from components.types import Array
+
+Integer = TypeVar('Integer', int, np.ndarray, Array)
 
 
 @functools.lru_cache(maxsize=8)
@@ -61,11 +65,11 @@ def optimal_preferences(num_pulls: int) -> tuple[np.ndarray, float]:
     return table, float(value[0])
 
 
-def position(a: Any, b: Any, c: Any) -> Any:
+def position(a: Integer, b: Integer, c: Integer) -> Integer:
     """Number of (a, b, c) with a >= b >= c >= 0, in their order, counted from 0; of ints or arrays."""
     return a * (a + 1) * (a + 2) // 6 + b * (b + 1) // 2 + c
 
 
-def layer_start(n: Any) -> Any:
+def layer_start(n: Integer) -> Integer:
     """How many (n', a, b, c) with n > n' >= a >= b >= c >= 0 there are; of ints or arrays."""
     return n * (n + 1) * (n + 2) * (n + 3) // 24

@@ -1,11 +1,13 @@
 """Performance in Harlow's task, by trial."""
 
-from typing import Any
-
 import numpy as np
 
+from components.environments.harlow.pixels import HarlowState
+from components.environments.harlow.ring import RingHarlowState
+from components.environments.harlow.symbolic import SymbolicHarlowState
 
-def performance_by_trial(states: Any, num_trials: int) -> np.ndarray:
+
+def performance_by_trial(states: HarlowState | RingHarlowState | SymbolicHarlowState, num_trials: int) -> np.ndarray:
     """How often selections were correct, for each trial.
 
     Args:

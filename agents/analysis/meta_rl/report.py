@@ -122,7 +122,7 @@ def summary_tables(rows: Sequence[Row], tests: Mapping[str, Study]) -> Iterator[
         yield summary_table([row for row in rows if row['test'] in names], tests[names[0]].summary)
 
 
-def summary_table(rows: Sequence[Row], summary_of: Callable[[Sequence[Any]], Mapping[str, float]]) -> rich.table.Table:
+def summary_table(rows: Sequence[Row], summary_of: Callable[[Sequence[Row]], Mapping[str, float]]) -> rich.table.Table:
     """A line for each test, policy and checkpoint: the mean over seeds of each figure, and its range.
 
     Args:
@@ -143,7 +143,7 @@ def summary_table(rows: Sequence[Row], summary_of: Callable[[Sequence[Any]], Map
     return table
 
 
-def _without_keys(row: Mapping[str, Any]) -> Row:
+def _without_keys(row: tables.Row) -> Row:
     return {name: value for name, value in row.items() if name not in KEYS}
 
 

@@ -1,14 +1,15 @@
 """The protocol of a study of deep meta-RL: what is measured in the episodes of a task, and beside which baselines."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from agents.analysis.frozen_episodes import FrozenEpisodes
+from agents.analysis.meta_rl import behaviour_fits
 from components.environments.base import Environment
 from components.types import Array
 
 Row = dict[str, float]
-Fit = dict[str, Any]
+Fit = behaviour_fits.Row
 """A row of `behaviour_fits.fits_of`."""
 
 Baseline = Callable[[Array, int], list[Row]]

@@ -5,14 +5,15 @@ outcome and the model-free control are this project's choice of what to show bes
 """
 
 import math
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from agents.analysis.meta_rl.bandit_policies import episode_keys
 from components.component import Interval, NonNegative, UnitInterval, component
-from components.environments.two_step import TwoStep
+from components.environments.two_step import TwoStep, TwoStepState
 from components.types import Array
 
 
@@ -25,15 +26,15 @@ class TwoStepPolicy(Protocol):
         statistics = policy.update(statistics, action, place, reward)
     """
 
-    def init(self) -> Any:
+    def init(self) -> PyTree:
         """Statistics before the first trial."""
         ...
 
-    def act(self, statistics: Any, key: Array) -> Array:
+    def act(self, statistics: PyTree, key: Array) -> Array:
         """The action of the first stage, 0 or 1, int32 scalar."""
         ...
 
-    def update(self, statistics: Any, action: Array, place: Array, reward: Array) -> Any:
+    def update(self, statistics: PyTree, action: Array, place: Array, reward: Array) -> PyTree:
         """Statistics after a trial in which `action` led to `place`, 1 or 2, which paid `reward`; scalars."""
         ...
 
@@ -59,14 +60,14 @@ def rollout(policy: TwoStepPolicy, environment: TwoStep, key: Array, num_episode
     Args:
       policy: that plays; at the second stage action 0 is taken, which means nothing.
       environment: the task.
-      key: of the tasks (see `components.bandit_policies.episode_keys`) and of all else.
+      key: of the tasks (see `bandit_policies.episode_keys`) and of all else.
       num_episodes: `N`.
 
     Returns:
       A recording of `N` episodes of `T = 2 * environment.num_trials` steps.
     """
 
-    def trial(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], TwoStepEpisodes]:
+    def trial(carry: tuple[TwoStepState, PyTree], key: Array) -> tuple[tuple[TwoStepState, PyTree], TwoStepEpisodes]:
         state, statistics = carry
         act_key, first_key, second_key = jax.random.split(key, 3)
         action, nothing = policy.act(statistics, act_key), jnp.int32(0)

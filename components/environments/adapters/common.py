@@ -5,6 +5,7 @@ The adapters take environment objects, so a gin file imports only the library it
 
 import difflib
 import importlib
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from acme import specs
 
 
-def spec_of_reset(reset: Callable, num_actions: int, observations: Any = None) -> specs.EnvironmentSpec:
+def spec_of_reset(reset: Callable, num_actions: int, observations: object = None) -> specs.EnvironmentSpec:
     """Spec of an environment whose observations are best known by looking at what its reset returns.
 
     Args:
@@ -33,7 +34,7 @@ def spec_of_reset(reset: Callable, num_actions: int, observations: Any = None) -
     )
 
 
-def _bounded(spec: specs.Array, described: Any) -> specs.Array:
+def _bounded(spec: specs.Array, described: object) -> specs.Array:
     """The spec of an integer with the bounds that a library gives: `n` of a space, `num_values` of a spec."""
     if not np.issubdtype(spec.dtype, np.integer) or spec.shape != ():
         return spec
@@ -41,7 +42,7 @@ def _bounded(spec: specs.Array, described: Any) -> specs.Array:
     return spec if num_values is None else specs.BoundedArray((), spec.dtype, 0, int(num_values) - 1)
 
 
-def made_by(environment: Any, library: str) -> Any:
+def made_by(environment: object, library: str) -> Any:
     """What `make` of a library gives for a name; anything else as it is.
 
     Raises:
@@ -60,6 +61,6 @@ def made_by(environment: Any, library: str) -> Any:
         ) from error
 
 
-def _registered(module: Any) -> list[str]:
+def _registered(module: types.ModuleType) -> list[str]:
     names = getattr(module, 'registered_environments', getattr(module, 'registered_envs', []))
     return list(names() if callable(names) else names)

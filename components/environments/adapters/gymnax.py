@@ -8,6 +8,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 from acme import specs
+from jaxtyping import PyTree
 
 from components.component import component
 from components.environments.adapters.common import made_by, spec_of_reset
@@ -35,7 +36,7 @@ class GymnaxEnvironment:
     environment: Any
     params: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         made = made_by(self.environment, 'gymnax')
         if isinstance(made, tuple):
             made, params = made
@@ -55,7 +56,7 @@ class GymnaxEnvironment:
         return str(getattr(self.environment, 'name', type(self.environment).__name__))
 
     @property
-    def _params(self):
+    def _params(self) -> PyTree:
         return self.environment.default_params if self.params is None else self.params
 
     def spec(self) -> specs.EnvironmentSpec:
@@ -64,12 +65,12 @@ class GymnaxEnvironment:
         )
         return spec_of_reset(self.reset, int(self.environment.action_space(self._params).n), space)
 
-    def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    def reset(self, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         # `reset_env` and `step_env`, not `reset` and `step`: the latter restart episodes by themselves.
         observation, state = self.environment.reset_env(key, self._params)
         return state, make_timestep(observation, first=True)
 
-    def step(self, state: Any, action: Array, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    def step(self, state: PyTree, action: Array, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         observation, state, reward, terminated, _ = self.environment.step_env(key, state, action, self._params)
         terminated = jnp.asarray(terminated, bool)
         last = terminated
@@ -94,7 +95,7 @@ class GymnaxEnvironment:
         if not hasattr(trial, 'im'):  # gymnax leaves out in silence what it does not know.
             raise ValueError(f'gymnax has no drawing of {self._name}')
 
-        def animate(states: Sequence[Any], path: str | os.PathLike) -> None:
+        def animate(states: Sequence[PyTree], path: str | os.PathLike) -> None:
             Visualizer(self.environment, self._params, states).animate(str(path))
 
         return animate

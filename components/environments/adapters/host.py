@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from acme import specs
 from jax.experimental import io_callback
+from jaxtyping import PyTree
+from numpy.typing import DTypeLike
 
 from components.component import PositiveInt, check_arguments
 from components.types import Array, EnvironmentFailedError
@@ -108,7 +110,7 @@ class HostEnvironment:
     def as_dm_env(self, seed: int) -> dm_env.Environment:
         return self._make_one(seed)
 
-    def _struct(self, shape, dtype) -> jax.ShapeDtypeStruct:
+    def _struct(self, shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((self.batch_size, *shape), jax.dtypes.canonicalize_dtype(dtype))
 
     def _make_one(self, seed: int) -> dm_env.Environment:
@@ -127,20 +129,20 @@ class HostEnvironment:
             self.failure = failure
             raise failure from error
 
-    def _host_reset(self, seed):
+    def _host_reset(self, seed: np.ndarray) -> tuple[np.ndarray, dm_env.TimeStep]:
         batch_id = next(self._ids)
         seeds = np.random.SeedSequence(int(seed)).generate_state(self.batch_size)
         environments = []
-        for i, seed in enumerate(seeds):
+        for i, own_seed in enumerate(seeds):
             with self._failing(f'number {i} of {self.batch_size}, which is made'):
-                environments.append(self._make_one(seed))
+                environments.append(self._make_one(own_seed))
         self._batches[batch_id] = _HostBatch(environments, self._spec, self._failing)
         return self._as_result(batch_id, self._batches[batch_id].reset())
 
-    def _host_step(self, batch_id, actions):
+    def _host_step(self, batch_id: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, dm_env.TimeStep]:
         return self._as_result(batch_id, self._batches[int(batch_id)].step(np.asarray(actions)))
 
-    def _as_result(self, batch_id, timestep: dm_env.TimeStep):
+    def _as_result(self, batch_id: int | np.ndarray, timestep: dm_env.TimeStep) -> tuple[np.ndarray, dm_env.TimeStep]:
         return jax.tree.map(lambda struct, x: np.asarray(x, struct.dtype), self._result, (batch_id, timestep))
 
 
@@ -176,7 +178,7 @@ class _HostBatch:
             with self._failing(f'number {i} of {len(self._environments)}, which is closed'):
                 environment.close()
 
-    def _step(self, i: int, action) -> dm_env.TimeStep:
+    def _step(self, i: int, action: np.integer) -> dm_env.TimeStep:
         if self._last[i]:
             return self._restart(i, 0.0, 0.0)
         with self._failing(f'number {i} of {len(self._environments)}, step {self._num_steps}'):
@@ -185,7 +187,7 @@ class _HostBatch:
             return self._restart(i, timestep.reward, timestep.discount)
         return timestep
 
-    def _restart(self, i: int, reward: Any, discount: Any) -> dm_env.TimeStep:
+    def _restart(self, i: int, reward: float, discount: float) -> dm_env.TimeStep:
         """Starts an episode with the reward and discount of what came before it."""
         with self._failing(f'number {i} of {len(self._environments)}, reset after step {self._num_steps}'):
             return _fit(self._environments[i].reset(), self._spec)._replace(reward=reward, discount=discount)
@@ -219,7 +221,7 @@ def _fit(timestep: Any, spec: specs.EnvironmentSpec) -> dm_env.TimeStep:
     )
 
 
-def _fit_tree(value: Any, spec: Any, path: str) -> Any:
+def _fit_tree(value: object, spec: Any, path: str) -> PyTree:
     """A structure of arrays in the containers of the spec's."""
     if isinstance(spec, specs.Array):
         return _fit_array(value, spec, path)
@@ -238,7 +240,7 @@ def _fit_tree(value: Any, spec: Any, path: str) -> Any:
     return type(spec)(*entries) if hasattr(spec, '_fields') else tuple(entries)
 
 
-def _fit_array(value: Any, spec: specs.Array, path: str) -> np.ndarray:
+def _fit_array(value: object, spec: specs.Array, path: str) -> np.ndarray:
     """An array of the spec's shape and type, if its numbers can be had in it."""
     try:
         x = np.asarray(value)
@@ -259,7 +261,7 @@ def _fit_array(value: Any, spec: specs.Array, path: str) -> np.ndarray:
     return fitted
 
 
-def _plain(spec: Any) -> Any:
+def _plain(spec: Any) -> PyTree:
     """A structure of specs in dictionaries, tuples and named tuples."""
     if isinstance(spec, Mapping):
         return {name: _plain(entry) for name, entry in spec.items()}
@@ -268,7 +270,7 @@ def _plain(spec: Any) -> Any:
     return tuple(map(_plain, spec)) if isinstance(spec, list | tuple) else spec
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = ' '.join(repr(value).split())
     return text if len(text) <= 80 else f'{text[:80]}...'
 

@@ -7,6 +7,7 @@ from typing import Any
 import dm_env
 import jax
 from acme import specs
+from jaxtyping import PyTree
 
 from components.component import component
 from components.environments.adapters.common import made_by, spec_of_reset
@@ -31,7 +32,7 @@ class JumanjiEnvironment:
     environment: Any
     observation: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, 'environment', made_by(self.environment, 'jumanji'))
         for name in ('reset', 'step', 'action_spec'):
             if not hasattr(self.environment, name):
@@ -51,11 +52,11 @@ class JumanjiEnvironment:
         )
         return spec_of_reset(self.reset, int(self.environment.action_spec.num_values), described)
 
-    def reset(self, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    def reset(self, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         state, timestep = self.environment.reset(key)
         return state, self._timestep(timestep)
 
-    def step(self, state: Any, action: Array, key: Array) -> tuple[Any, dm_env.TimeStep]:
+    def step(self, state: PyTree, action: Array, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         del key  # A jumanji state carries its own.
         state, timestep = self.environment.step(state, action)
         return state, self._timestep(timestep)
@@ -67,13 +68,13 @@ class JumanjiEnvironment:
 
         matplotlib.use('Agg')
 
-        def animate(states: Sequence[Any], path: str | os.PathLike) -> None:
+        def animate(states: Sequence[PyTree], path: str | os.PathLike) -> None:
             with matplotlib.rc_context({'animation.writer': 'pillow', 'savefig.dpi': 50}):
                 self.environment.animate(states, save_path=str(path))
 
         return animate
 
-    def _timestep(self, timestep) -> dm_env.TimeStep:
+    def _timestep(self, timestep: Any) -> dm_env.TimeStep:
         observation = timestep.observation
         if self.observation is not None:
             observation = entry_at(observation, self.observation, 'JumanjiEnvironment.observation')

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from acme import specs
+from jaxtyping import PyTree
 
 from components.types import Array
 
@@ -39,7 +40,7 @@ def start(key: Array, apples: bool) -> dict[str, Array]:
     }
 
 
-def collect(state, at_goal: Array, at_apples: Array, apples: bool):
+def collect(state: PyTree, at_goal: Array, at_apples: Array, apples: bool) -> tuple[PyTree, Array]:
     """A step's state, but for where the agent is, and its reward."""
     collected = state.apples & at_apples
     state = state._replace(

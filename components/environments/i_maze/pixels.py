@@ -165,7 +165,7 @@ def _layers(state: IMazeState, num_columns: int) -> list[_Layer]:
     depths, sideways = centres @ ahead, centres @ right
     order = jnp.argsort(-depths)
 
-    def disc(depth, sideways, there, colour):
+    def disc(depth: Array, sideways: Array, there: Array, colour: Array) -> _Layer:
         divisor = jnp.maximum(depth, 0.05)  # None is nearer and seen: an agent so near has collected it.
         squared = (_DISC_RADIUS / divisor) ** 2 - (screen - sideways / divisor) ** 2
         seen = there & (depth > 0.05) & (depth < distance) & (squared >= 0)

@@ -64,7 +64,7 @@ class SymbolicIMaze:
     view_size: int = 5
     apples: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.view_size < 3 or self.view_size % 2 == 0:
             raise ValueError(f'SymbolicIMaze.view_size must be odd and at least 3, got {self.view_size}')
 

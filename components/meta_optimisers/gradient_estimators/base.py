@@ -4,10 +4,11 @@
 update only. `EvolutionStrategies` needs no derivative at all.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.outer_loss import OuterLoss, UnrollResult
@@ -42,7 +43,7 @@ class GradientEstimator(Protocol):
         meta_params: MetaParams,
         agent: AgentState,
         inner_loop: InnerLoop,
-        state: Any,
+        state: PyTree,
     ) -> Estimate:
         """Estimates it.
 
@@ -57,7 +58,7 @@ class GradientEstimator(Protocol):
 
 
 def reverse_mode(
-    outer_loss: OuterLoss, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, state: Any
+    outer_loss: OuterLoss, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, state: PyTree
 ) -> Estimate:
     """The derivative in reverse mode over the `K` updates, whatever the mode inside of each."""
     per_update, result = jax.grad(lambda m: outer_loss(m, agent, inner_loop, state), has_aux=True)(

@@ -1,11 +1,12 @@
 """Evolution strategies: a meta-gradient estimated without derivatives."""
 
-from typing import Any
-
 import jax
+from jaxtyping import PyTree
 
 from components.component import Positive, component
+from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.gradient_estimators.base import Estimate, repeat
+from components.meta_optimisers.outer_loss import OuterLoss
 from components.replay import replayed
 from components.types import Array, MetaParams, Params
 from components.update_rule import UpdateRule
@@ -42,7 +43,9 @@ class EvolutionStrategies:
                 'others: set num_lifetimes (NUM_LIFETIMES) to at least 2'
             )
 
-    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
+    def __call__(
+        self, outer_loss: OuterLoss, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, state: PyTree
+    ) -> Estimate:
         num_inner_steps = outer_loss.num_inner_steps
         _, result = outer_loss(repeat(meta_params, num_inner_steps), agent, inner_loop, state)
         replay_loop = replayed(inner_loop, agent, result.replay)
@@ -58,7 +61,7 @@ class EvolutionStrategies:
         return Estimate(gradient, None, result._replace(agent=result.agent._replace(key=key)))
 
 
-def normal_like(key: Array, tree: Any) -> Any:
+def normal_like(key: Array, tree: PyTree) -> PyTree:
     """Standard normal numbers in the structure of a tree of arrays."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(key, len(leaves))

@@ -4,11 +4,14 @@ import dataclasses
 import math
 
 import jax
+from jaxtyping import PyTree
 
 from components.component import component
+from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.gradient_estimators.base import Estimate, repeat, reverse_mode
+from components.meta_optimisers.outer_loss import OuterLoss, UnrollResult
 from components.optimisers import check_differentiable
-from components.types import MetaParams, Params
+from components.types import Array, MetaParams, Params
 from components.update_rule import UpdateRule
 
 
@@ -26,7 +29,9 @@ class Reverse:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
 
-    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
+    def __call__(
+        self, outer_loss: OuterLoss, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, state: PyTree
+    ) -> Estimate:
         inner_loop = inner_loop.over(lambda plain: dataclasses.replace(plain, rematerialise=self.rematerialise))
         return reverse_mode(outer_loss, meta_params, agent, inner_loop, state)
 
@@ -53,8 +58,10 @@ class Forward:
                 f'{num_scalars} numbers; use Mixed'
             )
 
-    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
-        def loss(meta_params):
+    def __call__(
+        self, outer_loss: OuterLoss, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, state: PyTree
+    ) -> Estimate:
+        def loss(meta_params: MetaParams) -> tuple[Array, UnrollResult]:
             return outer_loss(repeat(meta_params, outer_loss.num_inner_steps), agent, inner_loop, state)
 
         gradient, result = jax.jacfwd(loss, has_aux=True)(meta_params)

@@ -5,16 +5,31 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from components.component import component
-from components.inner_loop import PlainUpdate
+from components.inner_loop import AgentState, InnerLoop, PlainUpdate
 from components.meta_optimisers.gradient_estimators.base import Estimate, reverse_mode
+from components.meta_optimisers.outer_loss import OuterLoss
 from components.metrics import NamedLogs
 from components.networks.network import NetworkFunctions
 from components.objectives.base import Unroll
 from components.optimisers import check_differentiable
-from components.types import FieldValues, MetaParams, ObjectiveState, Params, Trajectory
+from components.types import (
+    FieldValues,
+    MetaParams,
+    ObjectiveState,
+    OptState,
+    Outputs,
+    Params,
+    Scalar,
+    Targets,
+    Trajectory,
+)
 from components.update_rule import UpdateRule
+
+Inputs = tuple[FieldValues, Params, ObjectiveState, Trajectory]
+"""Of an update's gradient."""
 
 
 @component
@@ -39,7 +54,9 @@ class Mixed:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
 
-    def __call__(self, outer_loss, meta_params, agent, inner_loop, state) -> Estimate:
+    def __call__(
+        self, outer_loss: OuterLoss, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, state: PyTree
+    ) -> Estimate:
         inner_loop = inner_loop.over(lambda plain: MixedModeUpdate.of(plain, rematerialise=self.rematerialise))
         return reverse_mode(outer_loss, meta_params, agent, inner_loop, state)
 
@@ -49,15 +66,19 @@ class MixedModeUpdate(PlainUpdate):
     """The plain update with the reverse pass of `Mixed`."""
 
     @classmethod
-    def of(cls, plain: PlainUpdate, **changes) -> 'MixedModeUpdate':
+    def of(cls, plain: PlainUpdate, **changes: object) -> 'MixedModeUpdate':
         """From a plain update, with some of its fields changed."""
         fields = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
         return cls(**{**fields, **changes})
 
-    def gradient(self, field_values, params, state, trajectory):
+    def gradient(
+        self, field_values: FieldValues, params: Params, state: ObjectiveState, trajectory: Trajectory
+    ) -> tuple[Params, ObjectiveState, NamedLogs]:
         return mixed_mode_gradient(self.bind, self.network)(field_values, params, state, trajectory)
 
-    def step(self, field_values, gradient, opt_state, params):
+    def step(
+        self, field_values: FieldValues, gradient: Params, opt_state: OptState, params: Params
+    ) -> tuple[Params, OptState]:
         # What an optimiser computes on its way is cheaper to repeat than to keep for each update.
         return jax.checkpoint(super().step)(field_values, gradient, opt_state, params)
 
@@ -77,30 +98,38 @@ def mixed_mode_gradient(
     """
 
     @jax.custom_vjp
-    def gradient(values, params, state, trajectory):
+    def gradient(
+        values: FieldValues, params: Params, state: ObjectiveState, trajectory: Trajectory
+    ) -> tuple[Params, ObjectiveState, NamedLogs]:
         return bind(values).gradient(network, params, state, trajectory)
 
-    def forward(values, params, state, trajectory):
+    def forward(
+        values: FieldValues, params: Params, state: ObjectiveState, trajectory: Trajectory
+    ) -> tuple[tuple[Params, ObjectiveState, NamedLogs], Inputs]:
         return gradient(values, params, state, trajectory), (values, params, state, trajectory)
 
-    def backward(inputs, cotangents):
+    def backward(
+        inputs: Inputs, cotangents: tuple[Params, ObjectiveState, NamedLogs]
+    ) -> tuple[FieldValues, Params, ObjectiveState, None]:
         values, params, state, trajectory = inputs
         along, along_state, _ = cotangents  # Logs are not differentiated.
 
         # The network's outputs, and how they change as the weights move along the cotangent.
-        def run(params):
+        def run(params: Params) -> tuple[Outputs, Outputs]:
             return jax.jvp(lambda params: network.outputs(params, trajectory), (params,), (along,))
 
         (outputs, d_outputs), pullback = jax.vjp(run, params)
 
         # The loss is a function of these values, outputs and targets; its slopes change as the outputs do.
-        def targets_of(values, outputs, params, state):
+        def targets_of(
+            values: FieldValues, outputs: Outputs, params: Params, state: ObjectiveState
+        ) -> tuple[Targets, ObjectiveState]:
             return bind(values).targets(Unroll(outputs, trajectory, params, network), state)
 
         (targets, _), targets_pullback = jax.vjp(targets_of, values, outputs, params, state)
 
-        def slopes(outputs):
-            def loss(values, outputs, targets):
+        def slopes(outputs: Outputs) -> tuple[FieldValues, Outputs, Targets]:
+            def loss(values: FieldValues, outputs: Outputs, targets: Targets) -> Scalar:
                 return bind(values).loss(outputs, targets, trajectory)[0]
 
             return jax.grad(loss, argnums=(0, 1, 2))(values, outputs, targets)

@@ -8,15 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from agents.analysis import gradient_noise, noise_report, signal_to_noise
-from agents.analysis.gradient_noise import Sampler, WeightedEstimator
+from agents.analysis.gradient_noise import WeightedEstimator
 from agents.analysis.signal_to_noise import Draws
 from agents.learner import Learner
+from components.meta_optimisers.bootstrapped_target import BootstrappedTarget
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
+from components.meta_optimisers.meta_gradient import MetaGradient
 from components.meta_optimisers.step_weights import Geometric, LastStep, Uniform
 from components.meta_parameters.bijectors import Exp, Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
+from components.objectives.actor_critic import ActorCritic
+from components.objectives.returns import LambdaReturn
 from components.optimisers import Optimiser
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient
 from tools import meta_gradient_statistics, run
@@ -29,7 +34,7 @@ def sampled():
     """A learner, its frozen agent and 40 unrolls of three updates."""
     learner = Learner(make_agent(meta_parameters=PARAMETERS, meta_optimiser=meta_gradient(num_inner_steps=1)))
     frozen = gradient_noise.freeze(learner.state)
-    sampler = Sampler(learner.agent.meta_optimiser.outer_loss, learner.inner_loop, learner.actor, 3, num_start_steps=6)
+    sampler = gradient_noise.sampler_of(learner, [WeightedEstimator(3, Uniform())], num_start_steps=6)
     return learner, frozen, sampler, sampler(frozen, jax.random.key(5), 40)
 
 
@@ -43,19 +48,39 @@ def test_unrolls_are_independent_and_repeatable(sampled):
 def test_a_sample_is_the_plain_meta_gradient_through_each_number_of_updates(sampled):
     """Acted as the sampler does, then differentiated by the meta-optimiser itself for K = 1, 2 and 3."""
     learner, frozen, _, gradients = sampled
-    reset_key, start_key, act_key, key = jax.random.split(jax.random.split(jax.random.key(5), 40)[7], 4)
+    for k in (1, 2, 3):
+        np.testing.assert_allclose(gradients[7, k - 1], meta_gradient_of(learner, frozen, 7, k), rtol=1e-3)
+
+
+def meta_gradient_of(learner, frozen, unroll, num_inner_steps):
+    """By the meta-optimiser itself, of one of the 40 unrolls; `[P]`."""
+    reset_key, start_key, act_key, key = jax.random.split(jax.random.split(jax.random.key(5), 40)[unroll], 4)
     actor, params = learner.actor, frozen.agent.params
     state, _, _ = actor.unroll(params, actor.init(reset_key), start_key, 6)
     state, trajectory, _ = actor.unroll(params, state, act_key, 4)
     agent = frozen.agent._replace(actor_state=state, trajectory=trajectory, key=key)
-    for k in (1, 2, 3):
-        loss = dataclasses.replace(learner.agent.meta_optimiser.outer_loss, num_inner_steps=k)
-        found = jax.jit(lambda m, loss=loss: Mixed()(loss, m, agent, learner.inner_loop, ()).gradient)(
-            frozen.meta_params
-        )
-        slices = gradient_noise.meta_param_slices(frozen.meta_params)
-        for path, gradient in found.items():
-            np.testing.assert_allclose(gradients[7, k - 1, slices[path]], [gradient], rtol=1e-3)
+    outer_loss = dataclasses.replace(learner.agent.meta_optimiser.outer_loss, num_inner_steps=num_inner_steps)
+    initial = jax.tree.map(lambda x: x[0], outer_loss.init(jax.tree.map(lambda x: x[None], agent)))
+    estimate = jax.jit(lambda m: Mixed()(outer_loss, m, agent, learner.inner_loop, initial).gradient)
+    return ravel_pytree(estimate(frozen.meta_params))[0]
+
+
+def test_a_bootstrapped_target_is_measured_after_the_updates_that_estimators_use():
+    outer_loss = BootstrappedTarget(
+        ActorCritic(LambdaReturn(1.0, 1.0)), Optimiser(optax.scale_by_rms(), 0.01), num_target_steps=2
+    )
+    learner = Learner(make_agent(meta_parameters=PARAMETERS, meta_optimiser=MetaGradient(outer_loss, optax.adam(1e-2))))
+    frozen = gradient_noise.freeze(learner.state)
+    estimators = [WeightedEstimator(1, Uniform()), WeightedEstimator(3, LastStep())]
+    gradients = gradient_noise.sampler_of(learner, estimators, 6)(frozen, jax.random.key(5), 40)
+    assert gradients.shape == (40, 3, 2)
+    assert np.isnan(gradients[:, 1]).all()
+    for k in (1, 3):
+        expected = meta_gradient_of(learner, frozen, 7, k)
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(gradients[7, k - 1], expected, rtol=1e-3)
+    found = gradient_noise.summarise_noise(gradients, estimators, {'all': slice(None)}, gradients[:, -1], 10)
+    assert all(summary.variance > 0 for summary in found.values())
 
 
 def test_another_optimiser_starts_anew_and_the_same_one_goes_on(sampled):
@@ -291,10 +316,12 @@ def test_the_tool_measures_a_new_agent_and_the_checkpoints_of_a_run(tmp_path, ca
 @pytest.mark.parametrize(
     ('arguments', 'part'),
     [
-        (['--gin_file', 'gin/catch/actor_critic.gin'], 'Fixed'),
+        (
+            ['--gin_file', 'gin/catch/actor_critic.gin'],
+            'there are no meta-gradients to measure: the meta-optimiser is Fixed',
+        ),
         (['--gin_file', 'gin/catch/meta_discount.gin', '--step_weights', 'Median'], 'choose from LastStep'),
         (['--gin_file', 'gin/catch/meta_discount.gin', '--step_weights', 'Geometric(2)'], r'must be in [0, 1]'),
-        (['--gin_file', 'gin/snake/bootstrapped.gin'], 'BootstrappedTarget'),
         (['--workdir', 'nowhere'], 'nowhere'),
     ],
 )

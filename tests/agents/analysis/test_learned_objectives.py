@@ -19,11 +19,12 @@ from components.acting.policies import log_rho
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar, Weights
 from components.networks.cores import GRU
 from components.networks.torsos import MLP
-from components.objectives.actor_critic import ActorCritic, ValueRegression
+from components.objectives.actor_critic import ActorCritic
 from components.objectives.base import Sum, Unroll
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient
 from components.objectives.learned_returns import LearnedReturn
 from components.objectives.returns import LambdaReturn, LeakyVTrace
+from components.objectives.value_regression import ValueRegression
 from components.optimisers import Optimiser
 from components.types import CompositionError, Trajectory
 from components.update_rule import UpdateRule

@@ -13,8 +13,9 @@ from components.acting.behaviours import Behaviour
 from components.acting.policies import EpsilonMixture, FixedPolicy, Greedy, Softmax, log_rho
 from components.meta_optimisers.base import Fixed
 from components.meta_parameters.meta_parameters import MetaParameterSet
-from components.objectives.actor_critic import ActionValueRegression, ActorCritic
+from components.objectives.actor_critic import ActorCritic
 from components.objectives.returns import LambdaReturn, LeakyVTrace
+from components.objectives.value_regression import ActionValueRegression
 from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule

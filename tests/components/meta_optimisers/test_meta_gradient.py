@@ -18,9 +18,10 @@ from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
 from components.networks.cores import LSTM
 from components.networks.network import Network
 from components.networks.torsos import MLP
-from components.objectives.actor_critic import ActorCritic, ValueRegression
+from components.objectives.actor_critic import ActorCritic
 from components.objectives.base import Sum, masked_mean
 from components.objectives.returns import LambdaReturn, LeakyVTrace
+from components.objectives.value_regression import ValueRegression
 from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule

@@ -9,9 +9,10 @@ from components.component_tree import learnable_paths
 from components.environments.catch import Catch
 from components.meta_parameters.bijectors import Exp, Identity, Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
-from components.objectives.actor_critic import ActorCritic, ValueRegression
+from components.objectives.actor_critic import ActorCritic
 from components.objectives.base import Sum
 from components.objectives.returns import LambdaReturn
+from components.objectives.value_regression import ValueRegression
 from components.optimisers import Optimiser
 from components.update_rule import UpdateRule
 

@@ -17,10 +17,12 @@ from components.meta_optimisers.regularisers import TargetSize
 from components.meta_parameters.meta_parameters import MetaParameterSet, Weights
 from components.networks.cores import GRU
 from components.networks.torsos import MLP
-from components.objectives.actor_critic import ActorCritic, EntropyBonus, ValueRegression
+from components.objectives.actor_critic import ActorCritic
 from components.objectives.base import Sum, Unroll
+from components.objectives.entropy_bonus import EntropyBonus
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient, LearnedTargets
 from components.objectives.returns import LambdaReturn
+from components.objectives.value_regression import ValueRegression
 from components.optimisers import Optimiser
 from components.types import CompositionError, Trajectory
 from components.update_rule import UpdateRule

@@ -19,10 +19,11 @@ from components.meta_optimisers.validation_data import FreshTrajectory
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar, Weights
 from components.networks.cores import GRU
 from components.networks.torsos import MLP
-from components.objectives.actor_critic import ActionValueRegression, ActorCritic, ValueRegression
+from components.objectives.actor_critic import ActorCritic
 from components.objectives.base import Unroll
 from components.objectives.learned_returns import LearnedReturn
 from components.objectives.returns import LambdaReturn
+from components.objectives.value_regression import ActionValueRegression, ValueRegression
 from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule

@@ -130,6 +130,7 @@ def test_a_hand_computed_learned_return_function():
     _, _, trajectory = make_data()
     trajectory = jax.tree.map(lambda x: x[:2, :1], trajectory)._replace(
         observation=trajectory.observation[:3, :1],
+        first=trajectory.first[:3, :1],
         reward=np.array([[1.0], [2.0]], np.float32),
         discount=np.array([[1.0], [0.0]], np.float32),
     )

@@ -22,11 +22,13 @@ from components.meta_optimisers.regularisers import Consistency, targets_at
 from components.meta_optimisers.step_weights import Uniform
 from components.meta_parameters.bijectors import Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar
-from components.objectives.actor_critic import ActorCritic, EntropyBonus, ValueRegression
+from components.objectives.actor_critic import ActorCritic
 from components.objectives.base import Stateless, Sum, Unroll, masked_mean
+from components.objectives.entropy_bonus import EntropyBonus
 from components.objectives.moving_averages import MovingAverage
 from components.objectives.returns import LambdaReturn, ReturnEstimate
 from components.objectives.target_network import TargetNetwork
+from components.objectives.value_regression import ValueRegression
 from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule
@@ -59,6 +61,11 @@ def first(tree):
     return jax.tree.map(lambda x: jnp.copy(x[0, 0]), tree)
 
 
+def given(**values):
+    """Outputs with these values `[T, B]`; those at the last observation are not read."""
+    return {name: jnp.append(x, jnp.full_like(x[:1], jnp.nan), axis=0) for name, x in values.items()}
+
+
 @component
 class Given(Stateless):
     """An objective of advantages that are given in place of outputs."""
@@ -67,7 +74,7 @@ class Given(Stateless):
         return {}
 
     def targets(self, unroll, state):
-        return ReturnEstimate(unroll.outputs['target'], unroll.outputs['advantage']), state
+        return ReturnEstimate(unroll.outputs['target'][:-1], unroll.outputs['advantage'][:-1]), state
 
     def loss(self, outputs, targets, trajectory):
         return targets.advantage, {}
@@ -84,7 +91,7 @@ def test_advantages_are_normalised_by_moments_that_weigh_late_updates_most(decay
     random, state, seen = np.random.default_rng(0), objective.init(None), []
     for update in range(4):
         advantage = random.normal(1.0 + update, 1.0 + update, size=MASK.shape)
-        outputs = {'advantage': jnp.asarray(advantage), 'target': jnp.asarray(7 * advantage)}
+        outputs = given(advantage=jnp.asarray(advantage), target=jnp.asarray(7 * advantage))
         targets, state = objective.targets(Unroll(outputs, trajectory, None, None), state)
         seen.append(advantage[MASK > 0])
         weights = np.concatenate([np.full(x.size, decay ** (update - i) / x.size) for i, x in enumerate(seen)])
@@ -93,14 +100,14 @@ def test_advantages_are_normalised_by_moments_that_weigh_late_updates_most(decay
         variance = weights @ (values - mean) ** 2
         expected = (advantage - subtract_mean * mean) / np.sqrt(variance + 1e-3)
         np.testing.assert_allclose(targets.advantage, expected, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(targets.target, outputs['target'])
+        np.testing.assert_allclose(targets.target, 7 * advantage, rtol=1e-6)
 
 
 def test_a_trajectory_of_masked_transitions_leaves_the_moments_alone():
     objective = MovingAverage(Given(), 0.5)
     _, _, trajectory = make_data()
     nothing = trajectory._replace(mask=0 * trajectory.mask)
-    outputs = {'advantage': jnp.full(MASK.shape, 3.0), 'target': jnp.zeros(MASK.shape)}
+    outputs = given(advantage=jnp.full(MASK.shape, 3.0), target=jnp.zeros(MASK.shape))
     for state in (
         objective.init(None),
         objective.targets(Unroll(outputs, trajectory, None, None), objective.init(None))[1],
@@ -117,7 +124,7 @@ def test_no_gradient_flows_through_the_moments_unless_asked_for():
     def normalised(stop):
         def run(advantage):
             objective = MovingAverage(Given(), 0.5, stop_moments=stop)
-            outputs = {'advantage': advantage, 'target': advantage}
+            outputs = given(advantage=advantage, target=advantage)
             return objective.targets(Unroll(outputs, trajectory, None, None), objective.init(None))[0].advantage
 
         return run
