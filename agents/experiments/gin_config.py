@@ -8,8 +8,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
 
 import gin
 
@@ -18,8 +18,6 @@ from agents.experiments.gin_reader import MACRO, find_file, name_of, one_line
 from components.types import ConfigurationError, UserError
 
 assert importlib.util
-if not hasattr(gin, 'configurable'):
-    raise ImportError("the package that imports as 'gin' is not gin-config: python -m pip install gin-config")
 
 T = TypeVar('T')
 
@@ -131,7 +129,7 @@ class _Name(str):
         return str(self)
 
 
-def _named(value: Any) -> Any:
+def _named(value: object) -> object:
     """The value with references named by the modules of what they refer to."""
     if isinstance(value, dict):
         return {name: _named(entry) for name, entry in value.items()}
@@ -143,7 +141,7 @@ def _named(value: Any) -> Any:
     return _Name(f'@{name}()' if value.evaluate else f'@{name}')
 
 
-def _full_name(function: Any) -> str:
+def _full_name(function: Callable) -> str:
     return f'{function.__module__}.{function.__qualname__}'
 
 
@@ -154,7 +152,7 @@ class _Infinity(float):
         return '1e999' if self > 0 else '-1e999'
 
 
-def _writable(value: Any) -> Any:
+def _writable(value: object) -> object:
     """The value, a container of values among them, in a form that gin writes as it reads it."""
     if isinstance(value, dict):
         return {name: _writable(entry) for name, entry in value.items()}
@@ -172,7 +170,7 @@ def _check_values() -> None:
                 raise ConfigurationError(f'{name} = {value!r} cannot be written to a gin file: bind a plain value')
 
 
-def _is_literal(value: Any) -> bool:
+def _is_literal(value: object) -> bool:
     if isinstance(value, dict):
         return all(map(_is_literal, value)) and all(map(_is_literal, value.values()))
     if isinstance(value, list | tuple):

@@ -10,12 +10,15 @@ import os
 import pathlib
 import tokenize
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gin
 
 from agents.experiments.old_names import MOVED_FILES, Binding, ReadsOldNames
 from components.types import ConfigurationError
+
+if not hasattr(gin, 'configurable'):
+    raise ImportError("the package that imports as 'gin' is not gin-config: python -m pip install gin-config")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 """Root of the checkout."""
@@ -158,7 +161,7 @@ class _ParseContext(ReadsOldNames, gin.config.ParseContext):
       lines: where the file binds what, by scope and name.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.lines: dict[tuple[str, str], int] = {}
 
@@ -174,7 +177,7 @@ def _parse_scope() -> Iterator[_ParseContext]:
         gin.config._PARSE_CONTEXTS.pop()
 
 
-def _take(statement: Any, context: _ParseContext, files: Sequence[pathlib.Path]) -> None:
+def _take(statement: object, context: _ParseContext, files: Sequence[pathlib.Path]) -> None:
     parser = gin.config_parser
     if isinstance(statement, parser.ImportStatement):
         context.process_import(statement)
@@ -191,7 +194,7 @@ def _take(statement: Any, context: _ParseContext, files: Sequence[pathlib.Path])
         _bind(statement, context, files)
 
 
-def _bind(statement: Any, context: _ParseContext, files: Sequence[pathlib.Path]) -> None:
+def _bind(statement: gin.config_parser.BindingStatement, context: _ParseContext, files: Sequence[pathlib.Path]) -> None:
     """Binds what a statement says, one of a block or not."""
     source = Source()
     if files:
@@ -210,7 +213,9 @@ def _bind(statement: Any, context: _ParseContext, files: Sequence[pathlib.Path])
             _SOURCES[key] = source
 
 
-def _check_bound_once(statement: Any, context: _ParseContext, files: Sequence[pathlib.Path]) -> None:
+def _check_bound_once(
+    statement: gin.config_parser.BindingStatement, context: _ParseContext, files: Sequence[pathlib.Path]
+) -> None:
     """Raises ConfigurationError for what the same file has bound before, which would have no effect.
 
     Names of older versions count as they stand: two of them may be one today, in a run's own file too.

@@ -4,7 +4,9 @@ import os
 import pathlib
 import signal
 import sys
+import types
 from collections.abc import Sequence
+from typing import Any, Self
 
 from agents.experiments import gin_config, run_folder
 from agents.experiments.experiment import Experiment
@@ -58,9 +60,9 @@ def launch(
         notify(warning)
     with run_folder.locked(directory, notify):
         run_folder.write_configuration(directory)
-        stop = _StopOnSignal()
         config = gin_config.config_str()
-        done = experiment.run(directory, config=config, started=started, should_stop=stop, notify=notify)
+        with _StopOnSignal() as stop:
+            done = experiment.run(directory, config=config, started=started, should_stop=stop, notify=notify)
         run_folder.write_configuration(directory)
     is_complete = done == experiment.num_meta_steps
     say(f'{"results" if is_complete else "stopped; results so far"} are in {directory}', sys.stdout)
@@ -70,19 +72,32 @@ def launch(
 class _StopOnSignal:
     """True once the process was asked to end, by Ctrl-C say; asked a second time it ends at once.
 
-    A signal that the process was started to ignore, as `nohup` does, stays ignored.
+    A signal that the process was started to ignore, as `nohup` does, stays ignored. The handlers that it had, those of
+    a notebook say, are back afterwards.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal = 0
-        self._numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
         for number in self._numbers:
             signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._numbers:
+            signal.signal(number, self._before[number])
 
     def __call__(self) -> bool:
         return bool(self.signal)
 
-    def _stop(self, signum, frame) -> None:
+    @property
+    def _numbers(self) -> list[signal.Signals]:
+        return [number for number, handler in self._before.items() if handler != signal.SIG_IGN]
+
+    def _stop(self, signum: int, frame: types.FrameType | None) -> None:
         self.signal = signum
         for number in self._numbers:
             # Not Python's handler, which would wait for the compiled call that runs.

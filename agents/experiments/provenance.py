@@ -121,7 +121,7 @@ def _is_inside(scope: str, outer: str) -> bool:
 class _Bound(NamedTuple):
     """A value, the binding that it comes from, and the source; of a default there is no binding."""
 
-    value: Any
+    value: object
     key: Key | None
     source: str
 
@@ -135,13 +135,15 @@ class _Trace:
       names: of all parameters, bound or not.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.used: set[Key] = set()
         self.problems: list[str] = []
         self.names: list[str] = []
         self._path: list[tuple[str, tuple[str, ...], bool]] = []
 
-    def parameters(self, configurable: Any, scopes: list[str], is_called: bool = True) -> dict[str, Setting]:
+    def parameters(
+        self, configurable: gin.config.Configurable, scopes: list[str], is_called: bool = True
+    ) -> dict[str, Setting]:
         """Those of a class or function in these scopes, without what only its caller gives."""
         here = configurable.selector, tuple(scopes), is_called
         if here in self._path:
@@ -155,7 +157,7 @@ class _Trace:
             bound = _bound(configurable, scopes)
             self.names += [name_of(('/'.join(scopes), configurable.selector, name)) for name in bound]
             found = {
-                name: self._argument(configurable, scopes, name, *value)
+                name: self._argument(configurable, scopes, name, value)
                 for name, value in bound.items()
                 if value.value is not inspect.Parameter.empty
             }
@@ -165,7 +167,8 @@ class _Trace:
         finally:
             self._path.pop()
 
-    def _argument(self, configurable: Any, scopes: list[str], name: str, value: Any, key: Key | None, source: str):
+    def _argument(self, configurable: gin.config.Configurable, scopes: list[str], name: str, bound: _Bound) -> Setting:
+        value, key, source = bound
         setting, final = self._setting(value, key, source, scopes)
         if key is not None and configurable.selector not in _STAND_FOR_VALUES:
             wrong = problem_of_argument(configurable.wrapped, name, _stand_ins(final))
@@ -175,14 +178,16 @@ class _Trace:
                 self.problems.append(f'{full_name} must be {wrong}, got {_shown(final)}{macro}')
         return setting
 
-    def _check_required(self, configurable: Any, scopes: list[str], bound: Mapping[str, _Bound]) -> None:
+    def _check_required(
+        self, configurable: gin.config.Configurable, scopes: list[str], bound: Mapping[str, _Bound]
+    ) -> None:
         for name, value in bound.items():
             if value.value is inspect.Parameter.empty:
                 full_name = '/'.join([*scopes, f'{_class_name(configurable)}.{name}'])
                 self.problems.append(f'{full_name} is required and not set: add `{full_name} = ...` to a gin file')
 
     def _setting(
-        self, value: Any, key: Key | None, source: str, scopes: list[str], macro: str = ''
+        self, value: object, key: Key | None, source: str, scopes: list[str], macro: str = ''
     ) -> tuple[Setting, Any]:
         """The setting of a value that is bound in these scopes, and the value itself behind macros."""
         if key is not None:
@@ -207,7 +212,9 @@ class _Trace:
             return Setting({dict: '{...}', list: '[...]', tuple: '(...)'}[type(value)], source, macro, parts), final
         return Setting(_text(value), source, macro), value
 
-    def _behind(self, reference: Any, scopes: list[str], macro: str) -> tuple[Setting, Any]:
+    def _behind(
+        self, reference: gin.config.ConfigurableReference, scopes: list[str], macro: str
+    ) -> tuple[Setting, Any]:
         """What a macro or a singleton stands for."""
         here = reference.configurable.selector, tuple(scopes), True
         if here in self._path:
@@ -223,7 +230,7 @@ class _Trace:
             self._path.pop()
 
 
-def _bound(configurable: Any, scopes: list[str]) -> dict[str, _Bound]:
+def _bound(configurable: gin.config.Configurable, scopes: list[str]) -> dict[str, _Bound]:
     """Values of a configurable's parameters; of several scopes the innermost wins."""
     values = {name: _Bound(default, None, DEFAULT) for name, default in _defaults(configurable.wrapped).items()}
     for depth in range(len(scopes) + 1):
@@ -235,7 +242,7 @@ def _bound(configurable: Any, scopes: list[str]) -> dict[str, _Bound]:
     return values
 
 
-def _defaults(function: Callable) -> dict[str, Any]:
+def _defaults(function: Callable) -> dict[str, object]:
     """Default of each parameter that has a name; `inspect.Parameter.empty` for none."""
     parameters = inspect.signature(function).parameters.values()
     unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -246,7 +253,7 @@ def _defaults(function: Callable) -> dict[str, Any]:
     return defaults
 
 
-def _stand_ins(value: Any) -> Any:
+def _stand_ins(value: object) -> object:
     """The value with something in the place of each reference that tells what it will be."""
     if isinstance(value, gin.config.ConfigurableReference):
         return Reference(value.configurable.wrapped, value.evaluate)
@@ -257,7 +264,7 @@ def _stand_ins(value: Any) -> Any:
     return value
 
 
-def _class_name(configurable: Any) -> str:
+def _class_name(configurable: gin.config.Configurable) -> str:
     return configurable.selector.split('.')[-1]
 
 
@@ -267,17 +274,17 @@ def _reference(selector: str, scopes: Sequence[str], is_called: bool) -> str:
     return f'@{"/".join([*scopes, selector.split(".")[-1]])}{"()" if is_called else ""}'
 
 
-def _entry_name(key: Any) -> str:
+def _entry_name(key: object) -> str:
     return key if isinstance(key, str) and key.isidentifier() else f'[{key!r}]'
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value in an error: short, whatever it is."""
     text = _text(value)
     return text if len(text) <= 200 else f'{text[:200]}...'
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """A literal in one line; of a class or function its name."""
     if hasattr(value, '__qualname__'):
         return f'{value.__module__}.{value.__qualname__}'

@@ -205,13 +205,17 @@ def handlers():
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_first_signal_asks_to_stop_and_a_second_one_ends_the_process(number, capsys):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As `nohup` starts it.
-    stop = launch._StopOnSignal()
-    assert not stop()
-    os.kill(os.getpid(), number)
-    assert stop()
-    assert stop.signal == number
-    assert 'once more to stop at once' in capsys.readouterr().err
-    assert {signal.getsignal(other) for other in SIGNALS if other != signal.SIGHUP} == {signal.SIG_DFL}
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    with launch._StopOnSignal() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+        assert stop.signal == number
+        assert 'once more to stop at once' in capsys.readouterr().err
+        assert {signal.getsignal(other) for other in SIGNALS if other != signal.SIGHUP} == {signal.SIG_DFL}
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert {signal.getsignal(other) for other in (signal.SIGINT, signal.SIGUSR1)} == {signal.SIG_DFL}
+    assert signal.getsignal(signal.SIGTERM) not in (before, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 

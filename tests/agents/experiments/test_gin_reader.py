@@ -1,10 +1,12 @@
 """A binding is the same in each of gin's spellings, to whatever reads or checks it."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
-from agents.experiments import gin_config, provenance
+from agents.experiments import gin_config, gin_reader, provenance
 from agents.experiments.description import by_path, describe
 from agents.experiments.gin_config import ConfigurationError
 from components.networks import network
@@ -176,3 +178,11 @@ def test_tools_take_and_refuse_the_same(spelled, capsys):
 def test_a_damaged_block_is_told_in_one_line(text, message, read):
     with pytest.raises(ConfigurationError, match=f'^[^\n]*{message}[^\n]*$'):
         read(text)
+
+
+def test_another_package_that_imports_as_gin_is_named(tmp_path):
+    (tmp_path / 'gin').mkdir()
+    (tmp_path / 'gin' / '__init__.py').touch()
+    code = f'import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(gin_reader.ROOT)!r}]; import agents.experiments.gin_config'
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    assert "'gin' is not gin-config: python -m pip install gin-config" in result.stderr.splitlines()[-1]
