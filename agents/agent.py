@@ -1,7 +1,7 @@
 """The agent: its components, and the check that they fit together."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +9,21 @@ import numpy as np
 from acme import specs
 
 from components.acting.behaviours import Behaviour
-from components.acting.policies import Policy, Softmax
+from components.acting.policies import Policy, Softmax, check_policy
 from components.component import MAX_INT, PositiveInt, component
-from components.component_tree import components_of, learnable_paths
+from components.component_tree import components_of, learnable_paths, replace_all
 from components.environments.base import BatchedEnvironment
 from components.environments.observations import entries_of
+from components.inner_loop import SourceFactory
 from components.meta_optimisers.base import Fixed, MetaOptimiser
 from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.meta_parameters.schedules import schedules_of
 from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
 from components.networks.torsos import MLP, Concatenate, Convolutional
-from components.objectives.base import Unroll, merge_heads
+from components.objectives.base import Objective, Unroll, loss_and_parts, merge_heads, targets_and_state
 from components.optimisers import check_descends
-from components.types import CompositionError, MetaParams, ObjectiveState, Params, Targets, Trajectory
+from components.types import CompositionError, MetaParams, Params, Trajectory
 from components.update_rule import UpdateRule
 
 
@@ -42,6 +43,8 @@ class Agent:
         several are spread evenly. None for no end.
       policy: what the agent acts with when it is evaluated, and while it learns unless its behaviour says otherwise.
       behaviour: what acts while it learns.
+      source: makes what its trajectories come from; None acts each of them once. Training is as long as its meta-steps,
+        so that a source which acts less takes fewer environment steps.
       monitors: what else is logged, by name, as `monitor/<name>`: means over lifetimes and meta-steps.
 
     Raises:
@@ -58,6 +61,7 @@ class Agent:
     lifetime_length: PositiveInt | None = None
     policy: Policy = Softmax()
     behaviour: Behaviour = Behaviour()
+    source: SourceFactory | None = None
     monitors: Mapping[str, Monitor] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,31 +86,40 @@ class Agent:
             monitor.check(self.environment)
         try:
             meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
-            self._check_objective_state(params, meta_params)
+            self._check_learning(params, meta_params)
             check_descends(self.update_rule.optimiser, params)
             self.meta_optimiser.check(self.update_rule, params, meta_params, self.num_lifetimes)
             _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
         except ValueError as error:
             raise CompositionError(str(error)) from error
 
-    def _check_objective_state(self, params: Params, meta_params: MetaParams) -> None:
-        """Raises CompositionError if an inner objective with a state cannot be used, or changes its state's shape."""
+    def _check_learning(self, params: Params, meta_params: MetaParams) -> None:
+        """Raises CompositionError if a policy or an objective returns arrays of other shapes than it should."""
         rule = self.meta_parameters.bind(self.update_rule, meta_params)
-        if not jax.tree.leaves(jax.eval_shape(rule.objective.init, params)):
-            return
-        spec, network = self.environment.spec(), self.network_functions()
+        rule = replace_all(rule, {path: schedule(jnp.int32(0)) for path, schedule in schedules_of(rule).items()})
+        outer = getattr(getattr(self.meta_optimiser, 'outer_loss', None), 'objective', None)
+        objectives = [rule.objective, *([outer] if outer else [])]
+        parts = [self.policy, self.behaviour.policy, *(x for o in objectives for x in components_of(o).values())]
+        policies = [part for part in parts if callable(part) and hasattr(part, 'heads')]
+        jax.eval_shape(lambda params: self._try_to_learn(params, objectives, policies), params)
 
-        def next_state(params: Params) -> tuple[Targets, ObjectiveState]:
-            observation = jax.tree.map(lambda s: jnp.zeros((3, 1, *s.shape), s.dtype), spec.observations)
-            first, ones = jnp.ones((3, 1), bool), jnp.ones((2, 1))
-            core_state = network.initial_state(1)
-            outputs = network.unroll(params, observation, first, core_state)
-            action = jnp.zeros((2, 1, *spec.actions.shape), spec.actions.dtype)
-            policy = self.policy(outputs, first.shape)[:-1]
-            trajectory = Trajectory(observation, first, action, ones, ones, ones, policy, core_state)
-            return rule.targets(Unroll(outputs, trajectory, params, network), rule.objective.init(params))
-
-        jax.eval_shape(next_state, params)
+    def _try_to_learn(self, params: Params, objectives: Sequence[Objective], policies: Sequence[Policy]) -> None:
+        """Calls policies and objectives on the shapes of a trajectory of two steps."""
+        spec, network, batch_size = self.environment.spec(), self.network_functions(), self.network.num_groups
+        leading = 3, batch_size
+        observation = jax.tree.map(lambda s: jnp.zeros((*leading, *s.shape), s.dtype), spec.observations)
+        first, ones, core_state = jnp.ones(leading, bool), jnp.ones((2, batch_size)), network.initial_state(batch_size)
+        outputs = network.unroll(params, observation, first, core_state)
+        for policy in policies:
+            check_policy(policy, outputs, leading, spec)
+            check_policy(policy, jax.tree.map(lambda x: x[0], outputs), leading[1:], spec)
+        action = jnp.zeros((2, batch_size, *spec.actions.shape), spec.actions.dtype)
+        behaviour_policy = (self.behaviour.policy or self.policy)(outputs, leading)[:-1]
+        trajectory = Trajectory(observation, first, action, ones, ones, ones, behaviour_policy, core_state)
+        for objective in objectives:
+            unroll = Unroll(outputs, trajectory, params, network)
+            targets, _ = targets_and_state(objective, unroll, objective.init(params))
+            loss_and_parts(objective, outputs, targets, trajectory)
 
     @property
     def steps_per_meta_step(self) -> int:

@@ -85,8 +85,8 @@ class Evaluator:
         return returns, lengths.astype(returns.dtype), state.environment
 
     def _over_agents(self, function: Callable) -> Callable:
-        return over_axis(over_axis(function, self._learner.agent.num_lifetimes), self._learner.num_seeds)
+        return over_axis(over_axis(function, self._learner.agent.num_lifetimes), self._learner.num_replicas)
 
     def _keys(self, key: Array) -> Array:
         """One for each agent, `[S, L]`."""
-        return jax.random.split(key, (self._learner.num_seeds, self._learner.agent.num_lifetimes))
+        return jax.random.split(key, (self._learner.num_replicas, self._learner.agent.num_lifetimes))

@@ -1,6 +1,6 @@
 """The one learner: every variant is this compiled step with other components in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,19 +10,21 @@ from acme import core as acme_core
 from acme.utils import counting, loggers
 from jaxtyping import PyTree
 
+from agents import replicas
 from agents.agent import Agent
+from agents.replicas import Replicas
 from components.acting.actor import Actor
 from components.axes import over_axis, tree_where
 from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import named_failures
-from components.inner_loop import AgentState, acting_loop
+from components.inner_loop import AgentState, InnerLoop, acting_loop
 from components.meta_optimisers.base import LearnerState
 from components.metrics import LOSSES, Group, Metrics, NamedLogs, columns, with_logs
-from components.types import Array, CompositionError, DivergedError
+from components.types import Array, CompositionError, DivergedError, FieldValues
 
 
 class Learner(acme_core.Learner):
-    """Trains `S` independent replicas of an agent, all inside one compiled program.
+    """Trains `S` replicas of an agent, which do not know of each other, all inside one compiled program.
 
     One `step` is `num_meta_steps` meta-steps; metrics are reduced inside and leave the device once, for the logger.
 
@@ -32,13 +34,14 @@ class Learner(acme_core.Learner):
 
     Args:
       agent: what to train.
-      num_seeds: replicas, `S`.
-      seed: replica `i` draws its randomness from `seed + i`, however many there are beside it.
+      num_seeds: replicas of each variant; `S` of them in all.
+      seed: the randomness of a variant's replica `i` is drawn from `seed + i`, whatever there is beside it.
       num_meta_steps: meta-steps in a `step`.
       counter: counts `env_steps` (per seed, an array `[S]`; masked transitions and validation left out),
         `validation_env_steps` (likewise), `learner_updates` and `meta_updates`.
       logger: is given one row per step: counts, and metrics as arrays `[S]`.
       check_finite: whether to stop when a loss or a weight is infinite or not a number.
+      varied: numbers of the update rule, by path, that differ between variants, as `replicas.check` takes them.
 
     Raises:
       ValueError: if `num_seeds` or `num_meta_steps` < 1, or a seed is not a number of 32 bits.
@@ -54,41 +57,43 @@ class Learner(acme_core.Learner):
         counter: counting.Counter | None = None,
         logger: loggers.Logger | None = None,
         check_finite: bool = True,
+        varied: Replicas | None = None,
     ):
         if num_seeds < 1 or num_meta_steps < 1:
             raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
         if not 0 <= seed <= 2**32 - num_seeds:
             raise ValueError(f'seed must be in [0, {2**32 - num_seeds:,}] for {num_seeds} seeds, got {seed}')
         self.agent, self.num_seeds = agent, num_seeds
+        self.replica_values = replicas.values_of(varied or {}, num_seeds)
+        self.num_replicas = num_seeds * replicas.num_variants(varied or {})
         self.network = agent.network_functions()
         self.actor = Actor(agent.environment, self.network, agent.policy)
-        self.inner_loop, self.init_agent = acting_loop(
-            self.network,
-            agent.environment,
-            agent.policy,
-            agent.behaviour,
-            agent.update_rule,
-            agent.meta_parameters,
-            agent.unroll_length,
-        )
+        self.inner_loop, _ = self._loop_of(agent)
         self._num_meta_steps = num_meta_steps
         self._counter = counter or counting.Counter()
-        steps = np.zeros(num_seeds, np.int64)  # So that what is saved has the same structure from the start.
+        steps = np.zeros(self.num_replicas, np.int64)  # So that what is saved has the same structure from the start.
         self._counter.increment(env_steps=steps, validation_env_steps=steps, learner_updates=0, meta_updates=0)
         self._logger = logger or loggers.NoOpLogger()
-        keys = jax.vmap(jax.random.key)(np.arange(seed, seed + num_seeds, dtype=np.uint32))
+        seeds = seed + np.arange(self.num_replicas, dtype=np.uint32) % num_seeds
+        init = jax.jit(over_axis(self.init_state, self.num_replicas))
         with named_failures(agent.environment):
-            self.state: LearnerState = jax.block_until_ready(jax.jit(over_axis(self.init_state, num_seeds))(keys))
+            keys = jax.vmap(jax.random.key)(seeds.astype(np.uint32))
+            self.state: LearnerState = jax.block_until_ready(init(keys, self.replica_values))
         self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
         self._check_finite = check_finite
         self._zero_so_far = set(agent.meta_parameters.parameters)
+
+    @property
+    def replica_columns(self) -> dict[str, np.ndarray]:
+        """What differs between replicas, `[S]`, by the names of columns."""
+        return columns({Group.REPLICA(path): np.asarray(x) for path, x in self.replica_values.items()})
 
     def step(self) -> None:
         self.advance(self._num_meta_steps)
 
     def compile(self) -> None:
         """Compiles the program of `advance` and takes no step."""
-        self.state, *_ = self._compiled_steps(self.state, 0)
+        self.state, *_ = self._compiled_steps(self.state, 0, self.replica_values)
 
     def advance(self, num_meta_steps: int) -> None:
         """Takes `num_meta_steps` meta-steps with the same compiled program, whatever their number.
@@ -100,7 +105,9 @@ class Learner(acme_core.Learner):
           EnvironmentFailedError: if an environment on the host has failed; the state is lost then.
         """
         with named_failures(self.agent.environment):
-            self.state, metrics, meta_values, finite = self._compiled_steps(self.state, num_meta_steps)
+            self.state, metrics, meta_values, finite = self._compiled_steps(
+                self.state, num_meta_steps, self.replica_values
+            )
             metrics, meta_values, finite = jax.device_get((metrics, meta_values, finite))
         row = self._row(metrics, meta_values, num_meta_steps)
         self._check_meta_gradients(metrics.logs, row['meta_updates'])
@@ -118,15 +125,15 @@ class Learner(acme_core.Learner):
         read = self.agent.meta_parameters.learned
         if read is None:
             return
-        learned = jax.tree.map(lambda x: jnp.stack([x] * self.num_seeds), read())
+        learned = jax.tree.map(lambda x: jnp.stack([x] * self.num_replicas), read())
         shapes, expected = (jax.tree.map(jnp.shape, x) for x in (learned, self.state.meta_params))
         if shapes != expected:
             raise CompositionError(f'the learned meta-parameters are of shapes {shapes}, where {expected} are needed')
         self.state = self.state._replace(meta_params=learned)
 
     def trace(self) -> jax.stages.Traced:
-        """The program behind `advance`, `(state, num_meta_steps) -> (state, ...)`, for cost analysis."""
-        return self._compiled_steps.trace(self.state, 1)
+        """The program behind `advance`, `(state, num_meta_steps, replica_values) -> state, ...`; for its cost."""
+        return self._compiled_steps.trace(self.state, 1, self.replica_values)
 
     def get_variables(self, names: list[str]) -> list[PyTree]:
         """Of the first seed: its first lifetime's `params`, or the values of its `meta_parameters`; NumPy arrays."""
@@ -150,39 +157,58 @@ class Learner(acme_core.Learner):
                 self.state = jax.block_until_ready(self._with_new_episodes(self.state))
         self._counter.restore({'counts': dict(state['counts']), 'cache': {}})
 
-    def init_state(self, key: Array) -> LearnerState:
-        """State of the seed that `key` stands for, before the first step."""
-        agent = self.agent
+    def init_state(self, key: Array, values: FieldValues | None = None) -> LearnerState:
+        """State of the replica whose seed `key` stands for, before the first step.
+
+        Args:
+          key: of its randomness.
+          values: of its update rule, by path, where they are not the agent's.
+        """
+        agent = replicas.bound(self.agent, values or {})
         meta_key, agents_key = jax.random.split(key)
         meta_params = agent.meta_parameters.init(meta_key, agent.update_rule, agent.environment.spec())
-        agents = self._new_agents(jax.random.split(agents_key, agent.num_lifetimes))
+        agents = self._new_agents(agent, jax.random.split(agents_key, agent.num_lifetimes))
         if agent.lifetime_length is not None:
             ages = jnp.arange(agent.num_lifetimes) * agent.lifetime_length // agent.num_lifetimes
             agents = agents._replace(num_updates=ages)
         return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
 
-    def meta_step(self, state: LearnerState) -> tuple[LearnerState, Metrics]:
-        """One meta-step of one seed; pure."""
-        state, metrics = self.agent.meta_optimiser.step(state, self.inner_loop)
+    def meta_step(self, state: LearnerState, values: FieldValues | None = None) -> tuple[LearnerState, Metrics]:
+        """One meta-step of one replica, with these values in its update rule; pure."""
+        agent = replicas.bound(self.agent, values or {})
+        state, metrics = agent.meta_optimiser.step(state, self._loop_of(agent)[0])
         for name, monitor in self.agent.monitors.items():
             measure = over_axis(
                 lambda agent, m=monitor: m(agent, self.network, self.agent.environment), self.agent.num_lifetimes
             )
             metrics = with_logs(metrics, {Group.MONITOR(name): measure(state.agents).mean()})
         if self.agent.lifetime_length is not None:
-            state = self._end_lifetimes(state, self.agent.lifetime_length)
+            state = self._end_lifetimes(agent, state, self.agent.lifetime_length)
         return state, metrics
 
-    def _new_agents(self, keys: Array) -> AgentState:
-        """Agents that have learned nothing, from keys `[L]`."""
-        return over_axis(self.init_agent, self.agent.num_lifetimes)(keys)
+    def _loop_of(self, agent: Agent) -> tuple[InnerLoop, Callable[[Array], AgentState]]:
+        """The inner loop of the agent, or of one with other numbers, and the function of a key that makes a new one."""
+        return acting_loop(
+            self.network,
+            agent.environment,
+            agent.policy,
+            agent.behaviour,
+            agent.update_rule,
+            agent.meta_parameters,
+            agent.unroll_length,
+            agent.source,
+        )
 
-    def _end_lifetimes(self, state: LearnerState, lifetime_length: int) -> LearnerState:
+    def _new_agents(self, agent: Agent, keys: Array) -> AgentState:
+        """Agents that have learned nothing, from keys `[L]`."""
+        return over_axis(self._loop_of(agent)[1], agent.num_lifetimes)(keys)
+
+    def _end_lifetimes(self, agent: Agent, state: LearnerState, lifetime_length: int) -> LearnerState:
         """Puts new agents in place of those that have had their updates."""
         is_reset = state.agents.num_updates >= lifetime_length
 
         def renew(state: LearnerState) -> LearnerState:
-            agents = self._new_agents(jax.vmap(lambda key: jax.random.fold_in(key, 0x11FE))(state.agents.key))
+            agents = self._new_agents(agent, jax.vmap(lambda key: jax.random.fold_in(key, 0x11FE))(state.agents.key))
             optimiser = self.agent.meta_optimiser
             initial = optimiser.init(state.meta_params, agents)
             return state._replace(
@@ -194,27 +220,28 @@ class Learner(acme_core.Learner):
 
     def _with_new_episodes(self, state: LearnerState) -> LearnerState:
         """The state with episodes that start with what the agents' keys give, which differs from run to run."""
-        init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self.num_seeds)
+        init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self.num_replicas)
         keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0x9E0)))(state.agents.key)
         return state._replace(agents=state.agents._replace(actor_state=jax.jit(init)(keys)))
 
     def _steps(
-        self, state: LearnerState, num_meta_steps: Array
+        self, state: LearnerState, num_meta_steps: Array, replica_values: FieldValues
     ) -> tuple[LearnerState, Metrics, dict[str, PyTree], Array]:
-        """Meta-steps of all seeds: the state after them, their metrics, the meta-parameters' values then, and whether
-        all weights are finite; the last three `[S]`.
+        """Meta-steps of all replicas: the state after them, their metrics, the meta-parameters' values then, and
+        whether all weights are finite; the last three `[S]`.
         """
-        meta_step = jax.jit(over_axis(self.meta_step, self.num_seeds))  # So that it is traced once, not twice.
-        zeros = jax.tree.map(_no_total, jax.eval_shape(lambda state: _with_float_logs(meta_step(state)[1]), state))
+        step = jax.jit(over_axis(self.meta_step, self.num_replicas))  # So that it is traced once, not twice.
+        shapes = jax.eval_shape(lambda state: _with_float_logs(step(state, replica_values)[1]), state)
+        zeros = jax.tree.map(_no_total, shapes)
 
         def body(_: Array, carry: tuple[LearnerState, Metrics]) -> tuple[LearnerState, Metrics]:
             state, totals = carry
-            state, metrics = meta_step(state)
+            state, metrics = step(state, replica_values)
             return state, jax.tree.map(_add_to_total, totals, _with_float_logs(metrics))
 
         state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
         metrics = totals._replace(logs=jax.tree.map(lambda x: x / jnp.maximum(num_meta_steps, 1), totals.logs))
-        values = over_axis(self.agent.meta_parameters.values, self.num_seeds)(state.meta_params)
+        values = over_axis(self.agent.meta_parameters.values, self.num_replicas)(state.meta_params)
         return state, metrics, values, jax.vmap(_is_finite)((state.agents.params, state.meta_params))
 
     def _row(self, metrics: Metrics, meta_values: dict[str, PyTree], num_meta_steps: int) -> loggers.LoggingData:
@@ -233,11 +260,13 @@ class Learner(acme_core.Learner):
             'episode_length': length_sum / num_episodes,
             **columns(metrics.logs),
             **self._signal_to_noise_over_seeds(metrics.logs),
+            **self.replica_columns,
             **columns({Group.META_PARAMETER(path): x for path, x in meta_values.items() if np.ndim(x) == 1}),
         }
 
-    def _signal_to_noise_over_seeds(self, logs: NamedLogs) -> dict[str, float]:
-        """Mean over standard deviation, over seeds, of each scalar meta-parameter's mean gradient in this row.
+    def _signal_to_noise_over_seeds(self, logs: NamedLogs) -> dict[str, np.ndarray]:
+        """Mean over standard deviation, over the seeds of a variant, of each scalar meta-parameter's mean gradient in
+        this row; `[S]`, or a number if there is one variant.
 
         A plug-in ratio of few numbers, biased upwards: pure noise gives about 1 / sqrt(num_seeds).
         """
@@ -245,9 +274,13 @@ class Learner(acme_core.Learner):
         for path, value in self.state.meta_params.items():
             gradient = logs.get(Group.META_GRADIENT(path))
             if self.num_seeds > 1 and gradient is not None and isinstance(value, jax.Array) and value.ndim == 1:
-                spread = gradient.std(ddof=1)
-                ratio = abs(gradient.mean()) / spread if spread > 0 else np.nan
-                ratios[Group.SIGNAL_TO_NOISE_OVER_SEEDS(path)] = float(ratio)
+                of_variants = np.reshape(gradient, (-1, self.num_seeds))
+                spread = of_variants.std(1, ddof=1)
+                ratio = np.abs(of_variants.mean(1)) / np.where(spread > 0, spread, np.nan)
+                is_one = self.num_replicas == self.num_seeds
+                ratios[Group.SIGNAL_TO_NOISE_OVER_SEEDS(path)] = (
+                    ratio[0] if is_one else np.repeat(ratio, self.num_seeds)
+                )
         return columns(ratios)
 
     def _check_meta_gradients(self, logs: NamedLogs, num_meta_updates: int) -> None:

@@ -20,6 +20,7 @@ from components.metrics import Group, Metrics, NamedLogs
 from components.networks.network import NetworkFunctions
 from components.types import (
     Array,
+    CompositionError,
     EpisodeTotals,
     FieldValues,
     LearningState,
@@ -45,6 +46,7 @@ class AgentState(NamedTuple):
       actor_state: where its acting stands; only `act` looks into it.
       trajectory: the latest, not learned from yet; acted with `params` unless the behaviour is off-policy.
       key: of the acting to come.
+      source_state: what the source of its trajectories remembers; empty for most.
     """
 
     learning: LearningState
@@ -53,6 +55,7 @@ class AgentState(NamedTuple):
     actor_state: PyTree
     trajectory: Trajectory
     key: Array
+    source_state: PyTree = ()
 
     @property
     def params(self) -> Params:
@@ -202,6 +205,18 @@ class ActingSource:
         return AgentState(learning, jnp.int32(0), behaviour, actor_state, trajectory, key)
 
 
+class SourceFactory(Protocol):
+    """Makes a source of trajectories in the place of one that acts each of them; a frozen dataclass."""
+
+    def init(self, agent: AgentState) -> PyTree:
+        """What the source of a new agent remembers, which becomes its `source_state`; `()` for nothing."""
+        ...
+
+    def __call__(self, acting: ActingSource) -> TrajectorySource:
+        """The source. It keeps the one that acts as its attribute `acting`, if it draws from it."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class InnerLoop:
     """Updates and acting of one agent; all that a meta-optimiser needs to know of it.
@@ -243,14 +258,17 @@ def acting_loop(
     update_rule: UpdateRule,
     meta_parameters: MetaParameterSet,
     unroll_length: int,
+    make_source: SourceFactory | None = None,
 ) -> tuple[InnerLoop, Callable[[Array], AgentState]]:
     """The inner loop of an agent composed of these parts, and the function of a key that makes a new agent."""
     actor = Actor(environment, network, behaviour.policy or policy)
-    source = ActingSource(actor, Actor(environment, network, policy), behaviour)
+    acting = ActingSource(actor, Actor(environment, network, policy), behaviour)
+    source = make_source(acting) if make_source else acting
     update = PlainUpdate(network, update_rule, meta_parameters, schedules_of(update_rule))
 
     def init(key: Array) -> AgentState:
-        return source.init(network, update_rule, unroll_length, key)
+        agent = acting.init(network, update_rule, unroll_length, key)
+        return agent._replace(source_state=make_source.init(agent)) if make_source else agent
 
     return InnerLoop(network, policy, unroll_length, update, source), init
 
@@ -259,11 +277,12 @@ def acting_source(inner_loop: InnerLoop) -> ActingSource:
     """The source of an inner loop that acts.
 
     Raises:
-      TypeError: if it replays.
+      CompositionError: if it does not act.
     """
-    if not isinstance(inner_loop.source, ActingSource):
-        raise TypeError(f'the inner loop does not act, its source is {type(inner_loop.source).__name__}')
-    return inner_loop.source
+    source = getattr(inner_loop.source, 'acting', inner_loop.source)
+    if not isinstance(source, ActingSource):
+        raise CompositionError(f'the inner loop does not act, its source is {type(inner_loop.source).__name__}')
+    return source
 
 
 def scan_updates(

@@ -30,6 +30,7 @@ class Group(enum.StrEnum):
     SIGNAL_TO_NOISE = 'meta_gradient_signal_to_noise'
     SIGNAL_TO_NOISE_OVER_SEEDS = 'meta_gradient_signal_to_noise_over_seeds'
     MONITOR = 'monitor'
+    REPLICA = 'replica'
 
     def __call__(self, entry: str) -> 'Name':
         return Name(self, entry)

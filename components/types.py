@@ -32,7 +32,7 @@ class Trajectory(NamedTuple):
     Attributes:
       observation: what the action was chosen from; the last entry is what to bootstrap from. `[T+1, B, ...]`.
       first: whether the observation is the first of an episode, where recurrent state is reset. Bool `[T+1, B]`.
-      action: `[T, B]`, int32.
+      action: as the environment takes them, `[T, B, ...]`; int32 `[T, B]` where they are discrete.
       reward: reward of the transition that the action started. `[T, B]`.
       discount: the environment's own: 0 at termination, 1 elsewhere (truncation included). `[T, B]`.
       mask: 0 where the transition is none (an environment restarting after a truncation), else 1. `[T, B]`.

@@ -21,6 +21,7 @@ ORDER = (
     ('components.replay', 'components.monitors'),
     'components.meta_optimisers',
     'agents.agent',
+    'agents.replicas',
     'agents.learner',
     'agents.evaluator',
     'agents.experiments',

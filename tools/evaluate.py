@@ -103,7 +103,7 @@ def _play(run: RestoredRun, environment: dm_env.Environment, args: argparse.Name
     variables = SeedVariables(run.learner)
     actors = {name: _actor(run, variables, name, args) for name in POLICIES}
     rows: list[tables.Row] = []
-    for seed in range(run.learner.num_seeds):
+    for seed in range(run.learner.num_replicas):
         variables.seed = seed
         for name, actor in actors.items():
             actor.update()

@@ -14,8 +14,7 @@ from components.component_tree import components_of, replace_all
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.base import LearnerState
 from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator, repeat
-from components.meta_optimisers.gradient_estimators.evolution_strategies import EvolutionStrategies, normal_like
-from components.meta_optimisers.gradient_estimators.truncated import Truncated
+from components.meta_optimisers.gradient_estimators.evolution_strategies import normal_like
 from components.meta_optimisers.meta_gradient import MetaGradient
 from components.replay import Replay, replayed
 from components.types import Array, CompositionError, MetaParams
@@ -54,7 +53,7 @@ def compare_with_finite_differences(learner: Learner, step: float = 1e-5) -> dic
       CompositionError: if the learner's meta-optimiser takes no exact derivative.
     """
     gradient_estimator = getattr(learner.agent.meta_optimiser, 'gradient_estimator', None)
-    if isinstance(gradient_estimator, Truncated | EvolutionStrategies):
+    if not getattr(gradient_estimator, 'is_exact', True):
         raise CompositionError(
             f'{gradient_estimator} is not the whole derivative on purpose; check the variant with Mixed()'
         )

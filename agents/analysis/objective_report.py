@@ -33,7 +33,7 @@ def inspect_seeds(run: RestoredRun, inspector: Inspector, acting_seed: int) -> O
       Leaves `[S, ...]`.
     """
     state, summaries = run.learner.state, []
-    for seed in range(run.learner.num_seeds):
+    for seed in range(run.learner.num_replicas):
         meta_params, agents = jax.tree.map(lambda x, seed=seed: x[seed], (state.meta_params, state.agents))
         key = jax.random.fold_in(jax.random.key(acting_seed), seed)
         summaries.append(summarise_objective(inspector(meta_params, jax.tree.map(lambda x: x[0], agents), key)))

@@ -112,14 +112,16 @@ def recovery(learner: Learner, num_periods: int) -> np.ndarray:
     if 'value_error' not in learner.agent.monitors:
         raise ConfigurationError("the run does not monitor 'value_error' (Agent.monitors, monitors.StateValueError)")
     agent = learner.agent
-    step = over_axis(learner.meta_step, learner.num_seeds)
-    tell = over_axis(over_axis(lambda state: _errors_in_force(state, learner), agent.num_lifetimes), learner.num_seeds)
+    step = over_axis(learner.meta_step, learner.num_replicas)
+    tell = over_axis(
+        over_axis(lambda state: _errors_in_force(state, learner), agent.num_lifetimes), learner.num_replicas
+    )
     num_meta_steps = num_periods * environment.switch_every // (agent.meta_optimiser.num_updates * agent.unroll_length)
 
     @jax.jit
     def watch(state: LearnerState) -> tuple[Array, Array]:
         def advance(state: LearnerState, _: None) -> tuple[LearnerState, tuple[Array, Array]]:
-            state = step(state)[0]
+            state = step(state, learner.replica_values)[0]
             return state, tell(state.agents)
 
         return jax.lax.scan(advance, state, length=num_meta_steps)[1]

@@ -122,11 +122,13 @@ def _memory_bytes(program: jax.stages.Compiled) -> int:
 
 def _seconds_per_meta_update(learner: Learner, program: jax.stages.Compiled, num_meta_steps: int) -> float:
     num_steps = min(MAX_META_STEPS, num_meta_steps)
-    state, *_ = jax.block_until_ready(program(learner.state, num_steps))  # The first one also warms up.
+    state, *_ = jax.block_until_ready(
+        program(learner.state, num_steps, learner.replica_values)
+    )  # The first one also warms up.
     seconds = []
     for _ in range(NUM_TIMED):
         start = time.monotonic()
-        state, *_ = jax.block_until_ready(program(state, num_steps))
+        state, *_ = jax.block_until_ready(program(state, num_steps, learner.replica_values))
         seconds.append((time.monotonic() - start) / num_steps)
     learner.agent.environment.close(jax.device_get(state.agents.actor_state.environment))
     return statistics.median(seconds)

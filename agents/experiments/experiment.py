@@ -1,11 +1,12 @@
 """The experiment: one loop that trains, logs, evaluates and keeps checkpoints."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import acme
@@ -14,6 +15,7 @@ from acme.utils import counting
 from acme.utils import loggers as acme_loggers
 from jaxtyping import PyTree
 
+from agents import replicas
 from agents.agent import Agent
 from agents.evaluator import Evaluator
 from agents.experiments.checkpoints import Checkpointer
@@ -43,7 +45,7 @@ class Experiment:
     Args:
       agent: what to train.
       total_env_steps: length of training; rounded down to whole meta-steps.
-      num_seeds: independent replicas, trained as one batch, `S`.
+      num_seeds: independent replicas, trained as one batch, `S` if nothing else varies.
       seed: of the first replica; the others have the seeds that follow.
       log_every: steps between rows.
       evaluate_every: steps between evaluations; 0 for none.
@@ -54,10 +56,14 @@ class Experiment:
       max_episode_length: steps after which an episode of evaluation is cut off and scored as is.
       loggers: each called with a label (`train`, `eval`) and the `Run`.
       stop_when_not_finite: whether to stop when a loss or a weight is infinite or not a number.
+      replicas: numbers that differ between agents of this one program: by path from the update rule, such as
+        `optimiser.learning_rate`, a value for each variant, as many for each path. Where a path is a meta-parameter's,
+        it is what that starts from. Every variant has `num_seeds` replicas, with the same seeds; there are `S` in all.
       compilation_cache: folder where compiled programs are kept for the next start, None for none.
 
     Raises:
-      CompositionError: if training would be shorter than one meta-step, or a number is out of range.
+      CompositionError: if training would be shorter than one meta-step, a number is out of range, or replicas cannot
+        differ in this way.
     """
 
     agent: Agent
@@ -71,6 +77,7 @@ class Experiment:
     max_episode_length: PositiveInt = 10_000
     loggers: Sequence[LoggerFactory] = ()
     stop_when_not_finite: bool = True
+    replicas: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     compilation_cache: str | None = DEFAULT
 
     def __post_init__(self) -> None:
@@ -80,6 +87,7 @@ class Experiment:
                 f'{self.agent.steps_per_meta_step} (inner steps x unroll length x environments x lifetimes)'
             )
 
+        replicas.check(self.replicas, self.agent)
         if min(self.meta_steps_in(self.log_every), self.num_meta_steps) > MAX_INT:
             raise CompositionError(
                 f'Experiment.log_every is {self.log_every:,} steps, more than {MAX_INT:,} meta-steps: '
@@ -95,6 +103,11 @@ class Experiment:
     def num_meta_steps(self) -> int:
         """Meta-steps of the whole training."""
         return self.total_env_steps // self.agent.steps_per_meta_step
+
+    @property
+    def num_replicas(self) -> int:
+        """`S`: seeds of all variants."""
+        return self.num_seeds * replicas.num_variants(self.replicas)
 
     def make_learner(
         self, *, counter: counting.Counter | None = None, logger: acme_loggers.Logger | None = None
@@ -112,6 +125,7 @@ class Experiment:
             counter=counter,
             logger=logger,
             check_finite=self.stop_when_not_finite,
+            varied=self.replicas,
         )
 
     def run(
@@ -142,7 +156,9 @@ class Experiment:
           EnvironmentFailedError: if an environment on the host has failed; there is a checkpoint of the last row.
         """
         use_compilation_cache(self.compilation_cache)
-        run = Run(pathlib.Path(workdir), config, self.num_meta_steps, started, self.seed, self.num_seeds)
+        run = Run(
+            pathlib.Path(workdir), config, self.num_meta_steps, started, self.seed, self.num_seeds, self.num_replicas
+        )
         with contextlib.closing(_Training(self, run)) as training:
             training.resume(notify)
             if training.num_meta_steps < self.num_meta_steps:
@@ -238,7 +254,8 @@ class _Training:
     def _evaluate(self, evaluator: Evaluator) -> None:
         row = evaluator.evaluate(self.num_meta_steps)
         self._score = _mean(row['stochastic/episode_return'])
-        self._loggers.of('eval').write({**self._counter.get_counts(), 'wall_time': self._clock.wall_time, **row})
+        counts, columns = self._counter.get_counts(), self._learner.replica_columns
+        self._loggers.of('eval').write({**counts, 'wall_time': self._clock.wall_time, **columns, **row})
 
     def _save(self, checkpointer: Checkpointer, state: PyTree | None = None) -> None:
         if checkpointer.make_directory():

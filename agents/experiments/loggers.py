@@ -41,7 +41,8 @@ class Run(NamedTuple):
       num_meta_updates: of the whole training.
       started: when the command was given, in seconds of `time.monotonic`; None if that is not known.
       seed: of the first replica; the others have the seeds that follow.
-      num_seeds: replicas.
+      num_seeds: replicas of each variant.
+      num_replicas: in all.
     """
 
     directory: pathlib.Path
@@ -50,6 +51,7 @@ class Run(NamedTuple):
     started: float | None = None
     seed: int = 0
     num_seeds: int = 1
+    num_replicas: int = 1
 
 
 class CSVLogger(loggers.Logger, acme_core.Saveable):
@@ -64,14 +66,16 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
     """
 
     def __init__(self, label: str, run: Run):
-        self._path, self._seed = run.directory / f'{label}.csv', run.seed
+        self._path, self._seed, self._num_seeds = run.directory / f'{label}.csv', run.seed, run.num_seeds
         self._columns, rows = self._read()
         self._num_rows = len(rows)
         if rows and rows[0].get('seed', '').isdigit():
             self._seed = int(rows[0]['seed'])  # As the table began: earlier versions counted from 0.
 
     def write(self, data: Row) -> None:
-        rows = [{name: _cell(value) for name, value in row.items()} for row in per_seed(data, self._seed)]
+        rows = [
+            {name: _cell(value) for name, value in row.items()} for row in per_seed(data, self._seed, self._num_seeds)
+        ]
         new = [column for column in ('seed', *data) if column not in self._columns]
         if new:
             self._columns += new
@@ -223,12 +227,21 @@ class WandbLogger(loggers.Logger):
         self._run.finish()
 
 
-def per_seed(data: Row, first: int = 0) -> list[dict[str, object]]:
-    """A row with arrays `[S]` as `S` rows of numbers, each with its `seed` in front, counted from `first`."""
-    num_seeds = max((len(value) for value in data.values() if np.ndim(value)), default=1)
+def per_seed(data: Row, first: int = 0, num_seeds: int | None = None) -> list[dict[str, object]]:
+    """A row with arrays `[S]` as `S` rows of numbers, each with its `seed` in front, counted from `first`.
+
+    Args:
+      data: the row.
+      first: seed of the first replica.
+      num_seeds: after how many replicas the seeds are those of the next variant; None for never.
+    """
+    num_replicas = max((len(value) for value in data.values() if np.ndim(value)), default=1)
     return [
-        {'seed': first + i, **{name: value[i] if np.ndim(value) else value for name, value in data.items()}}
-        for i in range(num_seeds)
+        {
+            'seed': first + i % (num_seeds or num_replicas),
+            **{name: value[i] if np.ndim(value) else value for name, value in data.items()},
+        }
+        for i in range(num_replicas)
     ]
 
 

@@ -80,12 +80,12 @@ class _Lines:
     """Of anything else."""
 
     def __init__(self, run: Run):
-        self._total, self._num_seeds = run.num_meta_updates, run.num_seeds
+        self._total, self._num_replicas = run.num_meta_updates, run.num_replicas
         say('compiling', sys.stdout)
 
     def show(self, row: dict[str, float]) -> None:
         done = row['meta_updates']
-        steps_left = row['env_steps'] / done * (self._total - done) * self._num_seeds
+        steps_left = row['env_steps'] / done * (self._total - done) * self._num_replicas
         left = steps_left / row['steps_per_second']
         say(f'{100 * done / self._total:3.0f}%  {_speed(row)}  {_meta_values(row)}  {left:.0f} s left', sys.stdout)
 

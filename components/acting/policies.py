@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from components.acting.action_distributions import ActionDistribution, Categorical, num_actions
 from components.component import UnitInterval, component
-from components.types import Array, Outputs, Trajectory
+from components.types import Array, CompositionError, Outputs, Trajectory
 
 
 class Policy(Protocol):
@@ -126,6 +126,34 @@ class FixedPolicy:
     def __call__(self, outputs: Outputs, leading: tuple[int, ...]) -> Categorical:
         logits = _log(jnp.asarray(self.probabilities, jnp.result_type(float)))
         return Categorical(jnp.broadcast_to(logits, (*leading, logits.shape[0])))
+
+
+def check_policy(policy: Policy, outputs: Outputs, leading: tuple[int, ...], spec: specs.EnvironmentSpec) -> None:
+    """Tries a policy on outputs of a network.
+
+    Args:
+      policy: to try.
+      outputs: as it is called with.
+      leading: likewise.
+      spec: of the environment.
+
+    Raises:
+      CompositionError: if its distribution has other leading axes, or draws actions of another shape or kind.
+    """
+    name, n = type(policy).__name__, len(leading)
+    distribution = policy(outputs, leading)
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(distribution)]
+    if any(shape[:n] != leading for shape in shapes):
+        raise CompositionError(
+            f'{name}: its distribution has leaves {shapes}, where leading axes {leading} are expected'
+        )
+    action = distribution.sample(jax.random.key(0))
+    if action.shape != (*leading, *spec.actions.shape) or action.dtype.kind != np.dtype(spec.actions.dtype).kind:
+        raise CompositionError(
+            f'{name}: it draws actions {action.dtype}{list(action.shape)}, where {leading} of {spec.actions} are expected'
+        )
+    if (shape := jnp.shape(distribution.log_prob(action))) != leading:
+        raise CompositionError(f'{name}: log-probabilities are {shape}, where {leading} is expected')
 
 
 def log_rho(policy: ActionDistribution, trajectory: Trajectory) -> Float[Array, 'T B']:

@@ -40,7 +40,7 @@ class DmEnvironment(dm_env.Environment):
     def step(self, action: ArrayLike) -> dm_env.TimeStep:
         if self._over:
             return self.reset()
-        self.state, timestep = self._step(self.state, jnp.int32(action), self._next_key())
+        self.state, timestep = self._step(self.state, jnp.asarray(action, self._spec.actions.dtype), self._next_key())
         timestep = jax.device_get(timestep)
         self._over = bool(timestep.last())
         return timestep._replace(step_type=dm_env.StepType(int(timestep.step_type)))

@@ -27,7 +27,7 @@ import dm_env
 import jax
 import jax.numpy as jnp
 from acme import specs
-from jaxtyping import ArrayLike, Int, PyTree, Shaped
+from jaxtyping import ArrayLike, PyTree, Shaped
 
 from components.types import Array
 
@@ -108,7 +108,7 @@ class BatchedEnvironment(Protocol):
         """Starts `B` episodes, of a new lifetime where the environment is `Lifelong`; leaves `[B, ...]`."""
         ...
 
-    def step(self, state: PyTree, actions: Int[Array, ' B'], key: Array) -> tuple[PyTree, dm_env.TimeStep]:
+    def step(self, state: PyTree, actions: Shaped[Array, 'B ...'], key: Array) -> tuple[PyTree, dm_env.TimeStep]:
         """Takes one step in each environment; leaves `[B, ...]`."""
         ...
 

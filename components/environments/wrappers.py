@@ -155,10 +155,10 @@ class _Memory(abc.ABC):
 class PreviousAction(_Memory):
     """Another environment that also shows the action before: entry `previous_action`, one-hot float32 `[A]`.
 
-    It is zeros where an episode starts.
+    An action of several numbers is shown as they are, `[D]`. It is zeros where an episode starts.
 
     Args:
-      environment: the other one, with one discrete action.
+      environment: the other one, whose action is discrete or an array of numbers.
 
     Source: Wang et al. (2016), section 2; Duan et al. (2016).
     """
@@ -167,10 +167,15 @@ class PreviousAction(_Memory):
     name = 'previous_action'
 
     def entry_spec(self) -> specs.Array:
-        return specs.BoundedArray((spec_of(self.environment).actions.num_values,), np.float32, 0.0, 1.0, self.name)
+        actions = spec_of(self.environment).actions
+        if isinstance(actions, specs.DiscreteArray):
+            return specs.BoundedArray((actions.num_values,), np.float32, 0.0, 1.0, self.name)
+        return specs.Array((int(np.prod(actions.shape)),), np.float32, self.name)
 
     def next_memory(self, memory: Array, action: Array, reward: Array) -> Array:
-        return jax.nn.one_hot(action, memory.shape[0], dtype=memory.dtype)
+        if isinstance(spec_of(self.environment).actions, specs.DiscreteArray):
+            return jax.nn.one_hot(action, memory.shape[0], dtype=memory.dtype)
+        return jnp.ravel(action).astype(memory.dtype)
 
 
 @component

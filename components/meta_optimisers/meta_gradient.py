@@ -11,7 +11,7 @@ from components.component import component
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers import outer_update, overlapping
 from components.meta_optimisers.base import LearnerState, check_meta_params
-from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator
+from components.meta_optimisers.gradient_estimators.base import Estimate, GradientEstimator, check_estimate
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.outer_loss import OuterLoss
 from components.meta_optimisers.regularisers import Regulariser, check_regularisers
@@ -82,6 +82,8 @@ class MetaGradient:
         estimator = overlapping.through_latest(self.gradient_estimator) if self.overlapping else self.gradient_estimator
 
         def estimate(agent: AgentState, lifetime_state: PyTree) -> Estimate:
-            return estimator(self.outer_loss, state.meta_params, agent, inner_loop, lifetime_state)
+            found = estimator(self.outer_loss, state.meta_params, agent, inner_loop, lifetime_state)
+            check_estimate(self.gradient_estimator, found, state.meta_params)
+            return found
 
         return outer_update.outer_update(estimate, self.optimiser, state, inner_loop, self.regularisers)

@@ -11,9 +11,9 @@ from acme import specs
 from jaxtyping import Float, PyTree
 
 from components.component import component
-from components.component_tree import describe_paths, learnable_paths, replace_all, why_not_learnable
+from components.component_tree import describe_paths, learnable_paths, replace_all, replace_at, why_not_learnable
 from components.meta_parameters.bijectors import Bijector, Identity
-from components.types import Array, MetaParams
+from components.types import Array, FieldValues, MetaParams
 
 T = TypeVar('T')
 Default = float | Callable[[Array], PyTree]
@@ -56,9 +56,11 @@ class Scalar:
         del key
         if callable(default):
             raise ValueError('the field holds weights of a network, not a number; its entry should be Weights')
-        value = default if self.initial_value is None else self.initial_value
+        value: float | Array = default if self.initial_value is None else self.initial_value
         low, high = self.bijector.low, self.bijector.high
-        if (low is not None and value <= low) or (high is not None and value >= high):
+        if not isinstance(value, jax.Array) and (
+            (low is not None and value <= low) or (high is not None and value >= high)
+        ):
             raise ValueError(
                 f'the initial value {value} is not strictly between the bounds of {self.bijector}, where its gradient '
                 'would vanish'
@@ -135,6 +137,23 @@ class MetaParameterSet:
                 f"{{'{unmade[0]}': @meta_parameters.Weights()}}"
             )
         return meta_params
+
+    def starting_at(self, values: FieldValues) -> 'MetaParameterSet':
+        """The same set whose entries start from these values, where their path is among them.
+
+        Raises:
+          ValueError: if such an entry is not a number, or its value is out of bounds; arrays are not checked.
+        """
+        entries = dict(self.parameters)
+        for path in values.keys() & entries.keys():
+            if not isinstance(entries[path], Scalar):
+                raise ValueError(f'meta-parameter {path!r} does not start from a number: it is {entries[path]}')
+            entries[path] = replace_at(entries[path], 'initial_value', values[path])
+            try:
+                jax.eval_shape(entries[path].init, jax.random.key(0), 0.0)
+            except ValueError as error:
+                raise ValueError(f'meta-parameter {path!r}: {error}') from error
+        return replace_at(self, 'parameters', entries)
 
     def values(self, meta_params: MetaParams) -> dict[str, PyTree]:
         """Values in the units of the fields, by path."""

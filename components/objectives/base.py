@@ -101,8 +101,12 @@ def targets_and_state(objective: Objective, unroll: Unroll, state: ObjectiveStat
         shape or type than the present one.
     """
     targets, new_state = checked(Objective.targets)(objective, unroll, state)
-    before, after = (jax.tree.map(lambda x: f'{x.dtype}{list(x.shape)}', tree) for tree in (state, new_state))
-    if before != after:
+    before, after = (
+        jax.tree.map(lambda x: f'{getattr(x, "dtype", type(x).__name__)}{list(jnp.shape(x))}', tree)
+        for tree in (state, new_state)
+    )
+    structure: object = jax.tree.structure(state)  # Of which a tuple has another one than a named tuple.
+    if before != after or structure != jax.tree.structure(new_state):
         raise CompositionError(
             f'the state of the objective {type(objective).__name__} changes with an update, from {before} to {after}: '
             'its `targets` must return a state of the structure, shapes and types that its `init` returns'

@@ -11,6 +11,7 @@ import numpy as np
 from acme import specs
 
 from components.environments.adapters.host import HostEnvironment
+from components.environments.base import make_timestep
 
 FIRST, MID, LAST = (int(step_type) for step_type in dm_env.StepType)
 NUM_ACTIONS = 3
@@ -92,6 +93,24 @@ class LifelongProbe:
     def _result(self, task, age, result):
         state = LifelongState(task, age, result[0])
         return state, result[1]._replace(observation=jnp.stack(jax.tree.leaves(state)))
+
+
+class Point:
+    """A point in the plane that moves by each action, two numbers in [-1, 1]; it never arrives."""
+
+    def spec(self):
+        return specs.EnvironmentSpec(
+            observations=specs.Array((2,), np.float32),
+            actions=specs.BoundedArray((2,), np.float32, -1, 1),
+            rewards=specs.Array((), np.float32),
+            discounts=specs.BoundedArray((), np.float32, 0, 1),
+        )
+
+    def reset(self, key):
+        return jnp.zeros(2), make_timestep(jnp.zeros(2), first=True)
+
+    def step(self, state, action, key):
+        return state + action, make_timestep(state + action, -jnp.linalg.norm(state))
 
 
 class HostProbe(dm_env.Environment):

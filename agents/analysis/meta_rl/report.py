@@ -18,6 +18,7 @@ from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from agents.experiments.restore import RestoredRun
 from agents.experiments.run_folder import CONFIG
+from components.component import problem
 from components.environments.base import Environment
 from components.environments.batch import Batch
 from components.environments.wrappers import layers, with_innermost
@@ -56,9 +57,23 @@ def tests_of(tasks: Mapping[str, Environment]) -> dict[str, Study]:
     tests: dict[str, Study] = {}
     for name, task in tasks.items():
         if not any(task == study.environment for study in tests.values()):
-            tests[name] = study = study_of(task)
+            tests[name] = study = _checked_study(task)
             tests |= {f'{name}, {variation}': other for variation, other in study.variations().items()}
     return tests
+
+
+def _checked_study(task: Environment) -> Study:
+    """The study of a task, which may be a user's own class."""
+    try:
+        study = study_of(task)
+    except TypeError as error:  # Its constructor takes something else than the environment.
+        raise ConfigurationError(f'the study of {type(task).__name__} cannot be made: {error}') from error
+    wrong = problem(study, Study)
+    if not wrong and study.x and len(study.y) != 1:
+        wrong = f'one with a single column in `y`, as its curves are over {study.x!r}'
+    if wrong:
+        raise ConfigurationError(f'the study of {type(task).__name__}, {type(study).__name__}, must be {wrong}')
+    return study
 
 
 class Report:
@@ -102,7 +117,10 @@ class Report:
             if study.environment.spec() == task.spec():
                 for seed, recording in self._recordings(run, study):
                     keys = dict(zip(KEYS, (test, name, run.checkpoint, seed), strict=True))
-                    self.rows += [keys | row for row in study.measure(recording)]
+                    rows = study.measure(recording)
+                    if not rows:
+                        raise ConfigurationError(f'{type(study).__name__}.measure returns no row for {name}')
+                    self.rows += [keys | row for row in rows]
                     self.fits += [keys | row for row in study.fits(recording)]
 
     def _recordings(self, run: RestoredRun, study: Study) -> Iterator[tuple[int, FrozenEpisodes]]:
@@ -110,7 +128,7 @@ class Report:
         assert isinstance(environment, Batch)
         wrapped = with_innermost(environment.environment, study.environment)
         record = Recorder(wrapped, learner.network, learner.agent.policy, study.num_steps(), self._greedy)
-        for seed in range(learner.num_seeds):
+        for seed in range(learner.num_replicas):
             params = jax.tree.map(lambda x, seed=seed: x[seed, 0], learner.state.agents.params)
             yield seed, record(params, self._key, self._num_episodes)
 

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.outer_loss import OuterLoss, UnrollResult
-from components.types import MetaParams, Params
+from components.types import CompositionError, MetaParams, Params
 from components.update_rule import UpdateRule
 
 
@@ -31,7 +31,10 @@ class Estimate(NamedTuple):
 
 
 class GradientEstimator(Protocol):
-    """A frozen dataclass that estimates the derivative of an `OuterLoss` with respect to meta-parameters."""
+    """A frozen dataclass that estimates the derivative of an `OuterLoss` with respect to meta-parameters.
+
+    One that leaves something out on purpose has an attribute `is_exact`, which is False.
+    """
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         """Raises ValueError if it cannot estimate these meta-gradients."""
@@ -55,6 +58,17 @@ class GradientEstimator(Protocol):
           state: of the outer loss in this lifetime.
         """
         ...
+
+
+def check_estimate(estimator: GradientEstimator, found: Estimate, meta_params: MetaParams) -> None:
+    """Raises CompositionError if what an estimator returns is no estimate for these meta-parameters."""
+    if not isinstance(found, Estimate):
+        raise CompositionError(f'{type(estimator).__name__} returns a {type(found).__name__} instead of an Estimate')
+    shapes, expected = (jax.tree.map(jnp.shape, tree) for tree in (found.gradient, meta_params))
+    if shapes != expected:
+        raise CompositionError(
+            f'the gradient of {type(estimator).__name__} has shapes {shapes}, the meta-parameters {expected}'
+        )
 
 
 def reverse_mode(

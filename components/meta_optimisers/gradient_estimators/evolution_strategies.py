@@ -1,5 +1,7 @@
 """Evolution strategies: a meta-gradient estimated without derivatives."""
 
+from typing import ClassVar
+
 import jax
 from jaxtyping import PyTree
 
@@ -35,6 +37,7 @@ class EvolutionStrategies:
     """
 
     standard_deviation: Positive = 0.1
+    is_exact: ClassVar[bool] = False
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         if num_lifetimes < 2:

@@ -1,6 +1,7 @@
 """The meta-gradient through the last update only."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 from jaxtyping import PyTree
@@ -22,6 +23,8 @@ class Truncated:
 
     The estimate of Xu et al. (2018), biased for more than one inner step. It does not save the time of a whole one.
     """
+
+    is_exact: ClassVar[bool] = False
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)

@@ -9,7 +9,7 @@ from acme.utils import loggers
 
 from components.environments.as_dm_env import DmEnvironment
 from components.environments.catch import Catch
-from tests.helpers.environments_for_tests import LifelongProbe, Probe
+from tests.helpers.environments_for_tests import LifelongProbe, Point, Probe
 
 
 def summary(timestep: dm_env.TimeStep):
@@ -96,3 +96,10 @@ def test_dm_environment_runs_in_acmes_loop():
         assert result['episode_return'] == actor.rewards[-1]
         assert abs(actor.rewards[-1]) == 1
     assert len(actor.rewards) == 27
+
+
+def test_actions_of_several_numbers_stay_what_they_are():
+    environment = DmEnvironment(Point())
+    environment.reset()
+    np.testing.assert_allclose(environment.step(np.array([0.5, -0.25])).observation, [0.5, -0.25])
+    np.testing.assert_allclose(environment.step([0.25, -0.25]).observation, [0.75, -0.5])

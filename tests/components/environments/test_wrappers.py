@@ -14,6 +14,7 @@ from components.environments.batch import Batch
 from components.environments.catch import Catch
 from components.environments.delayed_chain import DelayedChain
 from components.environments.wrappers import DelayedReward, PreviousAction, PreviousReward, TimeInEpisode, unwrapped
+from tests.helpers.environments_for_tests import Point
 
 FIRST, MID, LAST = (int(step_type) for step_type in dm_env.StepType)
 
@@ -232,3 +233,12 @@ def test_bad_compositions_are_one_line(make, match):
     with pytest.raises(ValueError, match=match) as error:
         make()
     assert '\n' not in str(error.value)
+
+
+def test_an_action_of_several_numbers_is_shown_as_they_are():
+    environment = PreviousAction(Point())
+    assert environment.spec().observations['previous_action'].shape == (2,)
+    state, timestep = environment.reset(jax.random.key(0))
+    np.testing.assert_array_equal(timestep.observation['previous_action'], [0, 0])
+    _, timestep = environment.step(state, jnp.array([0.5, -0.25]), jax.random.key(1))
+    np.testing.assert_array_equal(timestep.observation['previous_action'], [0.5, -0.25])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from agents.analysis.meta_rl import bandit_policies
+from agents.analysis.meta_rl.report import tests_of
 from agents.analysis.meta_rl.studies import rollout_of, study_of
 from agents.analysis.meta_rl.study import Study
 from components.environments.bandits import BernoulliBandit, Dependent, Independent, InformativeBandit, RestlessBandit
@@ -152,3 +153,37 @@ def test_latencies_of_who_goes_around_in_the_maze():
     (row,) = study_of(environment).measure(recording)
     assert row['share'] == 0
     assert np.isnan(row['first'])
+
+
+class MyTask(Catch):
+    pass
+
+
+class NoArguments:
+    pass
+
+
+class TwoCurves(Study):
+    x, y = 'trial', ('a', 'b')
+
+    def __init__(self, environment):
+        self.environment = environment
+
+
+class NoStudy:
+    def __init__(self, environment):
+        self.environment = environment
+
+
+@pytest.mark.parametrize(
+    ('study', 'message'),
+    [
+        (NoArguments, 'the study of MyTask cannot be made: NoArguments'),
+        (NoStudy, 'the study of MyTask, NoStudy, must be a Study, with num_steps'),
+        (TwoCurves, "the study of MyTask, TwoCurves, must be one with a single column in `y`, .* over 'trial'"),
+    ],
+)
+def test_a_study_that_is_none_is_refused(study, message):
+    study_of.register(MyTask, study)
+    with pytest.raises(ConfigurationError, match=message):
+        tests_of({'mine': MyTask()})
