@@ -61,7 +61,7 @@ def launch(
     with run_folder.locked(directory, notify):
         run_folder.write_configuration(directory)
         config = gin_config.config_str()
-        with _StopOnSignal() as stop:
+        with StopOnSignal() as stop:
             done = experiment.run(directory, config=config, started=started, should_stop=stop, notify=notify)
         run_folder.write_configuration(directory)
     is_complete = done == experiment.num_meta_steps
@@ -69,7 +69,7 @@ def launch(
     return 0 if is_complete else 128 + stop.signal
 
 
-class _StopOnSignal:
+class StopOnSignal:
     """True once the process was asked to end, by Ctrl-C say; asked a second time it ends at once.
 
     A signal that the process was started to ignore, as `nohup` does, stays ignored. The handlers that it had, those of

@@ -17,7 +17,8 @@ CONFIG = gin_config.SAVED
 OPERATIVE_CONFIG = 'operative_config.gin'
 """Every value that was used, defaults included."""
 
-_LOCK = '.lock'
+LOCK = '.lock'
+"""File that is locked while a process trains."""
 
 
 def check(workdir: str | os.PathLike) -> pathlib.Path:
@@ -26,13 +27,23 @@ def check(workdir: str | os.PathLike) -> pathlib.Path:
     Raises:
       ConfigurationError: if it cannot be written, or holds something that is no run.
     """
+    path = check_writable(workdir)
+    unfinished = {LOCK, f'{CONFIG}.new'}  # Of a run that was killed before it began.
+    if path.exists() and not has_run(path) and any(child.name not in unfinished for child in path.iterdir()):
+        raise ConfigurationError(f'{path} is not empty and holds no run; choose another --workdir')
+    return path
+
+
+def check_writable(workdir: str | os.PathLike) -> pathlib.Path:
+    """The folder's absolute path, whatever it holds; nothing is written yet.
+
+    Raises:
+      ConfigurationError: if it cannot be written.
+    """
     path = pathlib.Path(workdir).absolute()
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigurationError(f'cannot write to {existing}; choose another --workdir')
-    unfinished = {_LOCK, f'{CONFIG}.new'}  # Of a run that was killed before it began.
-    if existing == path and not has_run(path) and any(child.name not in unfinished for child in path.iterdir()):
-        raise ConfigurationError(f'{path} is not empty and holds no run; choose another --workdir')
     return path
 
 
@@ -66,7 +77,7 @@ def locked(workdir: pathlib.Path, notify: Callable[[str], None] = print) -> Iter
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / _LOCK).open('a+')
+        file = (workdir / LOCK).open('a+')
     except OSError as error:
         raise ConfigurationError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
     with file:

@@ -206,7 +206,7 @@ def handlers():
 def test_a_first_signal_asks_to_stop_and_a_second_one_ends_the_process(number, capsys):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As `nohup` starts it.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
-    with launch._StopOnSignal() as stop:
+    with launch.StopOnSignal() as stop:
         assert not stop()
         os.kill(os.getpid(), number)
         assert stop()
