@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agents.analysis.finite_differences import compare_with_finite_differences, recorded_lifetime
-from agents.experiments import gin_config
+from agents.experiments import gin_config, sweeps
 from agents.experiments.experiment import Experiment
 from agents.learner import Learner
 from components.meta_optimisers.base import Fixed
@@ -21,7 +21,8 @@ from tests.helpers.documented_metrics import undocumented
 from tests.helpers.gin_text import lines_of_bindings, respelled
 
 FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/**/*.gin'))
-VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
+ABLATIONS = [file for file in FILES if file.startswith('gin/ablations/')]
+VARIANTS = [file for file in FILES if not file.startswith(('gin/base/', 'gin/ablations/'))]
 QUICK = {'gin/bandits/self_tuned.gin', 'gin/catch/look_ahead.gin', 'gin/catch/self_tuning.gin'}
 SOME_QUICK = [pytest.param(file, marks=[] if file in QUICK else pytest.mark.slow) for file in VARIANTS]
 METHODS = {
@@ -239,6 +240,22 @@ def test_an_estimate_that_cannot_be_had_is_one_line(binding, part):
     with pytest.raises(gin_config.ConfigurationError, match=part) as error:
         build(file, 'NUM_INNER_STEPS = 3', *explicit, binding)
     assert len(str(error.value).splitlines()) == 1
+
+
+SOME_ABLATIONS = [
+    pytest.param(file, marks=[] if file == 'gin/ablations/smoke.gin' else pytest.mark.slow) for file in ABLATIONS
+]
+
+
+@pytest.mark.parametrize('file', ABLATIONS)
+def test_every_ablation_is_a_sweep(file):
+    assert len(sweeps.planned_runs(sweeps.load_sweep([file]))) > 1
+
+
+@pytest.mark.parametrize('file', SOME_ABLATIONS)
+def test_every_run_of_an_ablation_builds(file):
+    runs = sweeps.check_runs(sweeps.planned_runs(sweeps.load_sweep([file])))
+    assert all(run.num_meta_steps > 0 for run in runs)
 
 
 def num_inner_steps(meta_optimiser):

@@ -25,6 +25,7 @@ sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 from agents.experiments import executors, run_folder, sweep_folder, sweeps
 from agents.experiments.launch import StopOnSignal, notify
 from agents.experiments.outputs import say
+from agents.experiments.ray_executor import RayExecutor
 from agents.experiments.sweep_scheduler import State, SweepScheduler
 from agents.experiments.sweep_table import SweepTable
 from components.types import ConfigurationError
@@ -54,10 +55,18 @@ def _sweep(args: argparse.Namespace) -> int:
         for run in request.runs:
             say(f'{run.name}: {", ".join(run.gin_files)}; {"; ".join(run.lines)}'.rstrip('; '), sys.stdout)
         return 0
-    executor = executors.LocalExecutor(args.jobs, args.cpus)
+    executor = _executor(args)
     with run_folder.locked(workdir, notify), StopOnSignal() as stop:
         sweep_folder.write(workdir, request)
         return _train(workdir, request, executor, stop)
+
+
+def _executor(args: argparse.Namespace) -> executors.Executor:
+    if args.executor == 'ray':
+        return RayExecutor(args.address, args.jobs, args.cpus, args.gpus)
+    if args.address or args.gpus:
+        raise ConfigurationError(f'--{"address" if args.address else "gpus"} is for --executor ray')
+    return executors.LocalExecutor(args.jobs, args.cpus)
 
 
 def _request(
@@ -104,6 +113,9 @@ def _parser() -> Parser:
     add('--retries', type=at_least(0), metavar='N', help='of a run that was killed; default: 1')
     add('--jobs', type=at_least(1), metavar='N', help='runs at once; default: as many as there are cores for')
     add('--cpus', type=at_least(1), default=1, metavar='N', help='cores of each run; default: 1')
+    add('--executor', choices=('local', 'ray'), default='local', help='where runs are processes; default: local')
+    add('--address', help='of a Ray cluster, host:port; default: RAY_ADDRESS, or a new cluster on this machine')
+    add('--gpus', type=at_least(0), default=0, metavar='N', help='GPUs of each run on a Ray cluster; default: 0')
     add('--dry_run', action='store_true', help='build what each run describes, and print its bindings')
     return parser
 

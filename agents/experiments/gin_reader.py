@@ -143,7 +143,7 @@ def _read(text: str, files: Sequence[pathlib.Path]) -> None:
     """Reads the text of the last of these files, each included by the one before; of the command line if empty."""
     with _parse_scope() as context:
         with _located(files):
-            statements = gin.config_parser.ConfigParser(text, gin.config.ParserDelegate())
+            statements = _ConfigParser(text, gin.config.ParserDelegate())
         while True:
             with _located(files):
                 statement = next(statements, None)
@@ -152,6 +152,28 @@ def _read(text: str, files: Sequence[pathlib.Path]) -> None:
             with _located(files, statement.location.line_num):
                 _take(statement, context, files)
         gin.config._IMPORTS.update(context.imports)
+
+
+class _ConfigParser(gin.config_parser.ConfigParser):
+    """gin's parser, which refuses a key that a dictionary has twice: the first would be lost without a word."""
+
+    def __init__(self, text: str, delegate: gin.config_parser.ParserDelegate):
+        self._keys: list[set[object]] = []
+        super().__init__(text, delegate)
+
+    def _maybe_parse_container(self) -> tuple[bool, object]:
+        self._keys.append(set())
+        try:
+            return super()._maybe_parse_container()
+        finally:
+            self._keys.pop()
+
+    def _parse_dict_item(self) -> tuple[object, object]:
+        key, value = super()._parse_dict_item()
+        if isinstance(key, str) and key in self._keys[-1]:
+            self._raise_syntax_error(f'the dictionary has the key {key!r} twice; keep one of the two')
+        self._keys[-1].add(key if isinstance(key, str) else None)
+        return key, value
 
 
 class _ParseContext(ReadsOldNames, gin.config.ParseContext):

@@ -216,13 +216,13 @@ def planned_runs(sweep: Sweep) -> list[SweepRun]:
 def describe(sweep: Sweep, runs: Collection[SweepRun]) -> str:
     """One line: how many runs, and which keys are one program and which are separate runs."""
     paths = _paths(sweep.grid)
-    others = [key for key in sweep.grid if key not in paths]
-    rows = max(len(next(iter(run.replicas.values()), [0])) for run in runs)
+    others = [*(['variants'] * (len(sweep.variants) > 1)), *(key for key in sweep.grid if key not in paths)]
     line = f'{len(runs)} run{"s" * (len(runs) > 1)}'
+    if others:
+        line += f', separate for {", ".join(others)}'
     if paths:
-        line += f'; one program for the {rows} values of {", ".join(paths)}'
-    if len(sweep.variants) > 1 or others:
-        line += f'; separate runs for {", ".join([*["variants"] * (len(sweep.variants) > 1), *others])}'
+        rows = max(len(values) for run in runs for values in run.replicas.values())
+        line += f'; {"each is " * (len(runs) > 1)}one program for {rows} values of {", ".join(paths)}'
     return line
 
 
@@ -308,8 +308,10 @@ def _value(key: str, text: str) -> Any:
     except (ValueError, SyntaxError) as error:
         if _REFERENCE.match(text):
             return text
-        way_out = 'a value is missing' if not text else f'{text} is not a Python literal; strings need quotes'
-        raise ConfigurationError(f'--vary {key}: {way_out}, references an @ and macros a %') from error
+        if not text:
+            raise ConfigurationError(f"--vary {key}: a value is missing; the form is 'key=value,value'") from error
+        way_out = 'is not a Python literal; strings need quotes, references an @ and macros a %'
+        raise ConfigurationError(f'--vary {key}: {text} {way_out}') from error
 
 
 def _text(value: Any) -> str:
