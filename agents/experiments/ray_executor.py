@@ -91,7 +91,7 @@ def _task(cpus: int) -> Callable[..., int]:
 
         claims: dict[int, Any] = {}
         for core in sorted(os.sched_getaffinity(0)):
-            claim = open(os.path.join(tempfile.gettempdir(), f'sweep-{os.getuid()}-core-{core}'), 'w')
+            claim = open(os.path.join(tempfile.gettempdir(), f'sweep-{os.getuid()}-core-{core}'), 'w')  # noqa: SIM115
             try:
                 fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

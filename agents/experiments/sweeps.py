@@ -157,9 +157,7 @@ def sweep_of_options(
         **{
             **(_fields(sweep) if sweep else {}),
             **{name: value for name, value in fields.items() if value is not None},
-            'variants': {
-                name: Variant(variant.gin_files, [*variant.bindings, *bindings]) for name, variant in named
-            },
+            'variants': {name: Variant(variant.gin_files, [*variant.bindings, *bindings]) for name, variant in named},
             'grid': {**(sweep.grid if sweep else {}), **dict(grid)},
         }
     )
