@@ -13,7 +13,7 @@ import tools.sweep
 from tests.agents.experiments.test_sweeps import is_alive
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SMALL = ['NUM_ENVS = 4', 'TOTAL_ENV_STEPS = 2_000', 'LOG_EVERY = 500', 'EVALUATE_EVERY = 0', 'CHECKPOINT_EVERY = 1_000']
+SMALL = ['NUM_ENVS = 4', 'TOTAL_ENV_STEPS = 2_000', 'LOG_EVERY = 400', 'EVALUATE_EVERY = 0', 'CHECKPOINT_EVERY = 1_000']
 
 
 def options(bindings=SMALL):
@@ -35,7 +35,7 @@ def test_a_sweep_trains_its_runs_and_skips_them_when_asked_again(tmp_path, capsy
     first = started(tmp_path / 'W')
     assert first.keys() == {'actor_critic-SEED=0', 'actor_critic-SEED=5'}
     table = (tmp_path / 'W' / 'actor_critic-SEED=0' / 'train.csv').read_text()
-    assert len(table.splitlines()) == 1 + 4 * 2
+    assert len(table.splitlines()) == 1 + 5 * 2
 
     assert tools.sweep.main([*asked, '--workdir', 'W']) == 0
     assert tools.sweep.main(['--workdir', 'W']) == 0
