@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from components.types import ConfigurationError
 _OBJECT_STORE_BYTES = 100_000_000
 """Of a cluster that is started here: Ray would take a third of the memory, and results are one number each."""
 
+_THIS_MACHINE = ('127.0.0.1', 'localhost')
 _PASSED_ON = ('JAX_', 'XLA_', 'XDG_CACHE_HOME')
 
 
@@ -132,17 +134,20 @@ def _connected(address: str | None) -> Any:
     # Ray starts its own processes with a fork, of which JAX warns.
     warnings.filterwarnings('ignore', 'os.fork', RuntimeWarning)
     quiet: dict[str, Any] = {'logging_level': 'ERROR', 'log_to_driver': False}
+    address = address or os.environ.get('RAY_ADDRESS')
+    host, _, port = (address or '').rpartition(':')
+    if address is None:
+        quiet |= {'include_dashboard': False, 'object_store_memory': _OBJECT_STORE_BYTES}
+    if address is None or host in _THIS_MACHINE:  # Else Ray takes the machine's outward address.
+        quiet |= {'_node_ip_address': '127.0.0.1'}
     try:
-        if address or os.environ.get('RAY_ADDRESS'):
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, _node_ip_address='127.0.0.1', **quiet
-            )
+        if host and port.isdecimal() and '/' not in host:
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes.
+        ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         first = str(error).strip().split('\n')[0]
         raise ConfigurationError(
-            f'no Ray cluster can be reached at {address or os.environ.get("RAY_ADDRESS") or "this machine"}: {first}; '
-            'start one with `ray start --head`, or leave --address out'
+            f'no Ray cluster can be reached at {address or "this machine"}: {first}; start one with `ray start --head`, '
+            'or leave --address out'
         ) from error
     return ray
