@@ -92,10 +92,10 @@ def _train(
         scheduler.train(stop, table)
     for progress in scheduler.of(State.FAILED):
         say(f'failed: {progress.run.name}: {progress.message}', sys.stderr)
-    num_complete, num_runs = len(scheduler.of(State.COMPLETE)), len(request.runs)
-    partial = 'all' if num_complete == num_runs else 'partial:'
-    say(f'{partial} {num_complete} of {num_runs} runs are complete; results are in {workdir}', sys.stdout)
-    if num_complete == num_runs:
+    is_complete = not scheduler.of(State.FAILED, State.STOPPED)
+    counts = ', '.join(f'{n} {state}' for state in State if (n := len(scheduler.of(state))))
+    say(f'{"" if is_complete else "partial: "}{counts}; results are in {workdir}', sys.stdout)
+    if is_complete:
         return 0
     return 128 + stop.signal if stop.signal else 1
 

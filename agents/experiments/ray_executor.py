@@ -16,7 +16,6 @@ from components.types import ConfigurationError
 _OBJECT_STORE_BYTES = 100_000_000
 """Of a cluster that is started here: Ray would take a third of the memory, and results are one number each."""
 
-_THIS_MACHINE = ('127.0.0.1', 'localhost')
 _PASSED_ON = ('JAX_', 'XLA_', 'XDG_CACHE_HOME')
 
 
@@ -137,9 +136,12 @@ def _connected(address: str | None) -> Any:
     address = address or os.environ.get('RAY_ADDRESS')
     host, _, port = (address or '').rpartition(':')
     if address is None:
-        quiet |= {'include_dashboard': False, 'object_store_memory': _OBJECT_STORE_BYTES}
-    if address is None or host in _THIS_MACHINE:  # Else Ray takes the machine's outward address.
-        quiet |= {'_node_ip_address': '127.0.0.1'}
+        # Ray's own choice of an address would be the machine's outward one.
+        quiet |= {
+            'include_dashboard': False,
+            'object_store_memory': _OBJECT_STORE_BYTES,
+            '_node_ip_address': '127.0.0.1',
+        }
     try:
         if host and port.isdecimal() and '/' not in host:
             socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes.

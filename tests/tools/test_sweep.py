@@ -31,7 +31,7 @@ def test_a_sweep_trains_its_runs_and_skips_them_when_asked_again(tmp_path, capsy
     assert tools.sweep.main([*asked, '--workdir', 'W']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == '2 runs, separate for SEED'
-    assert lines[-1] == f'all 2 of 2 runs are complete; results are in {tmp_path / "W"}'
+    assert lines[-1] == f'2 complete; results are in {tmp_path / "W"}'
     first = started(tmp_path / 'W')
     assert first.keys() == {'actor_critic-SEED=0', 'actor_critic-SEED=5'}
     table = (tmp_path / 'W' / 'actor_critic-SEED=0' / 'train.csv').read_text()

@@ -113,6 +113,7 @@ def test_a_value_of_a_path_is_a_number(value):
         ({'good': CATCH, 'bad': Variant(CATCH.gin_files, ['GAMA = 1'])}, {}, 'variant bad: macro GAMA'),
         ({'v': CATCH}, {'catch.Catch.column': [3]}, 'variant v, run v-column=3: .*column'),
         ({'v': CATCH}, {'objective.returns.bootstrap': [1.0]}, 'leads to no number .*optimiser.learning_rate'),
+        ({'v': CATCH}, {'optimiser.learning_rate': [1e-3, -1.0]}, 'variant v: .*learning_rate. must be'),
         ({'v': CATCH}, {'objective.nothing': [1.0]}, 'objective.nothing leads to no number .no such field'),
     ],
 )
@@ -121,6 +122,11 @@ def test_what_cannot_be_built_names_its_variant(variants, grid, part):
     with pytest.raises(ConfigurationError, match=part) as error:
         sweeps.check_runs(runs)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_replicas_are_checked_as_one_run():
+    runs = sweeps.planned_runs(sweep({'optimiser.learning_rate': [1e-3, 5e-4]}))
+    assert [run.num_meta_steps for run in sweeps.check_runs(runs)] == [2_000_000 // (64 * 10)]
 
 
 def test_two_variants_of_one_name_are_an_error(tmp_path):
