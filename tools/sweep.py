@@ -49,12 +49,16 @@ def _sweep(args: argparse.Namespace) -> int:
     request = sweep_folder.read(workdir)
     if args.gin_file or args.variant:
         request = _request(args, request, workdir)
+    elif args.vary or args.zip or args.seeds or args.gin_bindings:
+        raise ConfigurationError('--vary, --zip, --seeds and --gin_bindings need --gin_file or --variant')
     if request is None:
         raise ConfigurationError('give --gin_file or --variant, or the --workdir of a sweep to go on with')
     if args.dry_run:
         for run in request.runs:
             say(f'{run.name}: {", ".join(run.gin_files)}; {"; ".join(run.lines)}'.rstrip('; '), sys.stdout)
         return 0
+    if args.retries is not None:
+        request = request._replace(retries=args.retries)
     executor = _executor(args)
     with run_folder.locked(workdir, notify), StopOnSignal() as stop:
         sweep_folder.write(workdir, request)
@@ -81,7 +85,7 @@ def _request(
     if before is None:
         return sweep_folder.Request(sweeps.check_runs(runs), sweep.retries)
     sweep_folder.check_same(before.runs, runs, workdir)
-    return before._replace(retries=sweep.retries)
+    return before
 
 
 def _train(

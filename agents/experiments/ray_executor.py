@@ -123,6 +123,7 @@ def _connected(address: str | None) -> Any:
     """Ray, connected to a cluster."""
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
     os.environ.setdefault('RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO', '0')
+    os.environ.setdefault('RAY_worker_niceness', '0')  # Of nodes that are started here: runs are not in the background.
     try:
         import ray
         import ray.exceptions

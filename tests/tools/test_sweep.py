@@ -50,6 +50,7 @@ def test_a_sweep_trains_its_runs_and_skips_them_when_asked_again(tmp_path, capsy
     ('arguments', 'part'),
     [
         ([], 'give --gin_file'),
+        (['--vary', 'SEED=1,2'], '--gin_bindings need --gin_file or --variant'),
         (['--gin_file', 'gin/catch/actor_critic.gin', '--vary', 'SEED'], "must be of the form 'key=value,value'"),
         (['--gin_file', 'gin/catch/actor_critic.gin', '--vary', 'SEED='], 'a value is missing'),
         (['--gin_file', 'gin/catch/actor_critic.gin', *['--vary', 'SEED=1'] * 2], 'SEED is given twice'),
