@@ -124,11 +124,21 @@ def final_caption(measure: Measure) -> str:
 
 def few_seeds(variants: Iterable[Variant]) -> str:
     """Which variants have no intervals, and why; '' if all have them."""
-    few = [variant.name for variant in variants if len(variant.seeds) < comparison.MIN_SEEDS]
-    if not few:
+    names = [variant.name for variant in variants if len(variant.seeds) < comparison.MIN_SEEDS]
+    return f' No interval for {few(names)}: fewer than {comparison.MIN_SEEDS} seeds.' if names else ''
+
+
+def partial(variants: Iterable[Variant]) -> str:
+    """Which variants are judged by a part of their training; '' if none is."""
+    names = [f'{variant.name} ({variant.status})' for variant in variants if not variant.is_complete]
+    if not names:
         return ''
-    names = ', '.join(few[:5]) + (f' and {len(few) - 5} more' if len(few) > 5 else '')
-    return f' No interval for {names}: fewer than {comparison.MIN_SEEDS} seeds.'
+    return f' Not complete, judged by the rows that there are: {few(names)}.'
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names of several."""
+    return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')
 
 
 def learning_curves(compared: Compared) -> Figure:
@@ -138,8 +148,19 @@ def learning_curves(compared: Compared) -> Figure:
         '', 'environment steps', measure.column, _lines(compared, measure.table, measure.column),
         published=compared.published,
     )  # fmt: skip
-    caption = f'{measure} by environment steps: {_BANDS}.{_thinned(compared)}{few_seeds(compared.variants)}'
+    notes = few_seeds(compared.variants) + _sources(compared.published)
+    caption = f'{measure} by environment steps: {_BANDS}.{_thinned(compared)}{notes}'
     return Figure('learning_curves', 'Learning curves', caption, [panel])
+
+
+def _sources(published: Sequence[Published]) -> str:
+    """Where published values are from; '' without any."""
+    if not published:
+        return ''
+    by_source: dict[str, list[str]] = {}
+    for each in published:
+        by_source.setdefault(each.source, []).append(f'{each.variant} {each.value:g} ({each.what})')
+    return ' Dotted: ' + '; '.join(f'{", ".join(values)}, published: {source}' for source, values in by_source.items()) + '.'
 
 
 def _thinned(compared: Compared) -> str:
@@ -175,9 +196,10 @@ def final_performance(compared: Compared) -> Figure:
         )
         for variant in compared.variants
     ]
+    notes = partial(compared.variants) + few_seeds(compared.variants) + _sources(compared.published)
     caption = (
-        f'{final_caption(compared.measure).capitalize()}. Small dots: seeds. Large: interquartile mean with '
-        f'{comparison.LEVEL:.0%} bootstrap interval.{few_seeds(compared.variants)}'
+        f'Final performance: {final_caption(compared.measure)}. Small dots: seeds. Large: interquartile mean with '
+        f'{comparison.LEVEL:.0%} bootstrap interval.{notes}'
     )
     panel = Panel('', f'final {compared.measure.column}', '', rows=rows, published=compared.published)
     return Figure('final_performance', 'Final performance', caption, [panel])
@@ -199,7 +221,7 @@ def performance_profiles(compared: Compared) -> Figure:
     ]
     caption = (
         f'Share of seeds whose final performance is above a threshold; bands: {comparison.LEVEL:.0%} bootstrap '
-        f'intervals at each threshold.{few_seeds(compared.variants)}'
+        f'intervals at each threshold.{partial(compared.variants)}{few_seeds(compared.variants)}'
     )
     panel = Panel('', f'threshold of final {compared.measure.column}', 'share of seeds above', lines)
     return Figure('performance_profiles', 'Performance profiles', caption, [panel])
@@ -221,7 +243,7 @@ def probabilities_of_improvement(compared: Compared) -> Figure:
     rows = [Row(first.name, f'{first.name} > {second.name}', estimate, {}) for first, second, estimate in shown]
     caption = (
         'Probability that a seed of the first variant has a higher final performance than one of the second, with '
-        f'{comparison.LEVEL:.0%} bootstrap interval; 0.5: no difference.{rest}{few_seeds(compared.variants)}'
+        f'{comparison.LEVEL:.0%} bootstrap interval; 0.5: no difference.{rest}{partial(compared.variants)}{few_seeds(compared.variants)}'
     )
     panel = Panel('', 'probability of improvement', '', rows=rows, middle=0.5)
     return Figure('probability_of_improvement', 'Probability of improvement', caption, [panel])

@@ -107,11 +107,14 @@ def _plot(figure: Figure, styles: Mapping[str, Style]) -> dict[str, Any]:
         top -= share
         layout[f'xaxis{axis}'] = _x_axis(panel, f'y{axis}', follows=i > 0)
         layout[f'yaxis{axis}'] = {**_y_axis(panel), 'domain': domain, 'anchor': f'x{axis}'}
+        if panel.middle is not None:
+            layout['shapes'] = [_middle(panel.middle)]
         if panel.title:
             layout['annotations'].append(_title(panel.title, domain[1]))
         made = [trace for line in panel.lines for trace in _line(line, styles[line.variant])]
         made += [trace for y, row in enumerate(panel.rows) for trace in _row(y, row, styles[row.variant])]
-        made += [_published(each, panel, styles) for each in panel.published]
+        published = sorted(panel.published, key=lambda each: each.value)
+        made += [_published(each, panel, styles, is_right=i % 2 == 0) for i, each in enumerate(published)]
         traces += [{**trace, 'xaxis': f'x{axis}', 'yaxis': f'y{axis}'} for trace in made]
     return {'traces': traces, 'layout': {**layout, 'height': height + 90}}
 
@@ -127,6 +130,11 @@ def _title(text: str, top: float) -> dict[str, Any]:
         'text': html.escape(text), 'x': 0, 'y': top, 'xref': 'paper', 'yref': 'paper', 'xanchor': 'left', 'yanchor': 'bottom',
         'showarrow': False, 'font': {'size': 12},
     }  # fmt: skip
+
+
+def _middle(place: float) -> dict[str, Any]:
+    ends = {'x0': place, 'x1': place, 'y0': 0, 'y1': 1, 'yref': 'paper'}
+    return {'type': 'line', **ends, 'line': {'color': '#8c8c8c', 'width': 1}}
 
 
 def _x_axis(panel: Panel, anchor: str, *, follows: bool) -> dict[str, Any]:
@@ -188,18 +196,18 @@ def _row(y: int, row: Row, style: Style) -> list[dict[str, Any]]:
     return [estimate, seeds] if row.seeds else [estimate]
 
 
-def _published(published: Published, panel: Panel, styles: Mapping[str, Style]) -> dict[str, Any]:
-    name = f'{published.variant}, {published.what}: {published.value:g}'
-    ends = [float(min(line.x[0] for line in panel.lines)), float(max(line.x[-1] for line in panel.lines))] if panel.lines else [
-        -0.6, len(panel.rows) - 0.4
-    ]  # fmt: skip
-    x, y = ends, [published.value] * 2
-    if panel.rows:
-        x, y = y, x
+def _published(published: Published, panel: Panel, styles: Mapping[str, Style], *, is_right: bool) -> dict[str, Any]:
+    name = html.escape(f'published: {published.variant} {published.value:.3g}')
     colour = styles[published.variant].colour if published.variant in styles else '#8c8c8c'
-    return {
-        'type': 'scatter', 'mode': 'lines' if panel.rows else 'lines+text', 'x': x, 'y': y, 'showlegend': False,
-        'line': {'color': colour, 'dash': 'dot', 'width': 1.2}, 'hoverinfo': 'text',
-        'hovertext': html.escape(f'{name} ({published.source})'),
-        'text': ['', html.escape(name)], 'textposition': 'top left', 'textfont': {'size': 10, 'color': colour},
+    trace = {
+        'type': 'scatter', 'mode': 'lines', 'showlegend': False, 'line': {'color': colour, 'dash': 'dot', 'width': 1.5},
+        'hoverinfo': 'text', 'hovertext': html.escape(f'{published.variant}, {published.what}: {published.value:g}'),
     }  # fmt: skip
+    if panel.rows:
+        return {**trace, 'x': [published.value] * 2, 'y': [-0.6, len(panel.rows) - 0.4]}
+    ends = [float(min(line.x[0] for line in panel.lines)), float(max(line.x[-1] for line in panel.lines))]
+    texts = {  # Names in turn at both ends, as values can be close.
+        'mode': 'lines+text', 'text': ['', name] if is_right else [name, ''],
+        'textposition': 'top left' if is_right else 'top right', 'textfont': {'size': 11, 'color': colour},
+    }  # fmt: skip
+    return {**trace, **texts, 'x': ends, 'y': [published.value] * 2}

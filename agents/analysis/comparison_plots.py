@@ -85,10 +85,11 @@ def _draw_panel(axis: Any, panel: Panel, styles: Mapping[str, Style]) -> None:
         _draw_rows(axis, panel, styles)
     else:
         axis.xaxis.set_major_formatter(_steps) if 'steps' in panel.x_label else None
-    for published in panel.published:
-        _draw_published(axis, published, styles, is_vertical=bool(panel.rows))
+    for i, published in enumerate(sorted(panel.published, key=lambda each: each.value)):
+        _draw_published(axis, published, styles, is_vertical=bool(panel.rows), is_right=i % 2 == 0)
     if panel.middle is not None:
         axis.axvline(panel.middle, color='0.5', linewidth=0.8)
+        axis.set_xlim(-0.03, 1.03)
     axis.set_title(panel.title, fontsize=8, loc='left')
     axis.set_xlabel(panel.x_label)
     axis.set_ylabel(panel.y_label)
@@ -114,13 +115,14 @@ def _draw_rows(axis: Any, panel: Panel, styles: Mapping[str, Style]) -> None:
     axis.grid(visible=False, axis='y')
 
 
-def _draw_published(axis: Any, published: Published, styles: Mapping[str, Style], *, is_vertical: bool) -> None:
+def _draw_published(
+    axis: Any, published: Published, styles: Mapping[str, Style], *, is_vertical: bool, is_right: bool
+) -> None:
     colour = styles[published.variant].colour if published.variant in styles else '0.45'
-    text = f'{published.variant}, {published.what}: {published.value:g}'
-    if is_vertical:
-        axis.axvline(published.value, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
-        return
-    axis.axhline(published.value, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
-    axis.annotate(
-        text, (1, published.value), xycoords=('axes fraction', 'data'), ha='right', va='bottom', fontsize=6, color=colour
-    )
+    draw_line = axis.axvline if is_vertical else axis.axhline
+    draw_line(published.value, color=colour, linewidth=1, linestyle=(0, (1, 2)))
+    if not is_vertical:  # Names in turn at both ends, as values can be close.
+        end, alignment = (1, 'right') if is_right else (0, 'left')
+        place: dict[str, Any] = {'xycoords': ('axes fraction', 'data'), 'ha': alignment, 'va': 'bottom'}
+        text = f'published: {published.variant} {published.value:.3g}'
+        axis.annotate(text, (end, published.value), **place, fontsize=7, color=colour)

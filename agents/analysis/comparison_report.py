@@ -6,7 +6,7 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +60,7 @@ class Report(NamedTuple):
             for ending, contents in comparison_plots.draw(figure, labels, styles).items():
                 _write(self.out / f'{figure.name}.{ending}', contents)
         title = 'Comparison of ' + (f'{len(self.variants)} variants' if len(self.variants) > 1 else self.variants[0].name)
+        _write(self.out / 'report.md', _markdown_page(title, self.about(), figures, results).encode())
         javascript = comparison_page.plotly_javascript()
         text = comparison_page.page(title, self.about(), figures, labels, styles, results, javascript)
         _write(self.out / 'report.html', text.encode())
@@ -93,6 +94,18 @@ class Report(NamedTuple):
             'differences': 'What differs between the configurations',
         }
         return {titles[name]: table for name, table in results.items()}
+
+
+def _markdown_page(
+    title: str, about: str, figures: Sequence[comparison_figures.Figure], results: Mapping[str, Table]
+) -> str:
+    """The report in Markdown: figures with their captions, and the tables."""
+    parts = [f'# {title}', about]
+    for figure in figures:
+        parts += [f'## {figure.title}', f'![{figure.title}]({figure.name}.png)', figure.caption]
+    for name, table in results.items():
+        parts += [f'## {name}', markdown(*table).rstrip()]
+    return '\n\n'.join([*parts, ''])
 
 
 def _write(path: pathlib.Path, contents: bytes) -> None:
@@ -223,7 +236,7 @@ def reports_of(
     configurations = Configurations(runs)
     groups = variants.by_environment(runs, configurations)
     if len(groups) > 1 and not by_environment:
-        named = '; '.join(f'{environment} ({_few([run.name for run in each])})' for environment, each in groups.items())
+        named = '; '.join(f'{environment} ({comparison_figures.few([run.name for run in each])})' for environment, each in groups.items())
         raise RunTableError(
             f'runs of different environments cannot be compared: {named}; give the runs of one, or --by_environment for '
             'a report of each'
@@ -235,10 +248,6 @@ def reports_of(
         found = variants.read_variants(group, measure, configurations)
         made.append(Report(measure, found, configurations, folder, published))
     return made
-
-
-def _few(names: Sequence[str]) -> str:
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
 
 
 def _folder_name(environment: str) -> str:
