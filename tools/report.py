@@ -89,8 +89,12 @@ def _parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument('folder', type=pathlib.Path, nargs='+', help='a folder that holds run folders, at any depth')
     parser.add_argument('--out', type=pathlib.Path, help='folder for results; default: report in the first folder')
-    parser.add_argument('--watch', type=at_least(1), nargs='?', const=30, metavar='SECONDS', help='write again; default 30')
-    parser.add_argument('--last', type=_share, default=0.1, metavar='SHARE', help='rows of final performance; default 0.1')
+    parser.add_argument(
+        '--watch', type=at_least(1), nargs='?', const=30, metavar='SECONDS', help='write again; default 30'
+    )
+    parser.add_argument(
+        '--last', type=_share, default=0.1, metavar='SHARE', help='rows of final performance; default 0.1'
+    )
     parser.add_argument('--table', choices=(run_tables.TRAIN, run_tables.EVAL), help='which to compare by')
     parser.add_argument('--column', help='of that table, by default of train.csv')
     parser.add_argument('--published', type=pathlib.Path, metavar='CSV', help='published values to draw')

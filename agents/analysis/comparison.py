@@ -167,7 +167,7 @@ def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> Estimate:
     above = (values[:, None] > thresholds).astype(float)
     if len(values) < MIN_SEEDS:
         return _without_interval(above.mean(0))
-    counts, weights = resamples(len(values), NUM_DRAWS_OF_CURVES)
+    counts, weights = resamples(len(values), NUM_DRAWS)
     return Estimate(above.mean(0), *interval(counts @ above / len(values), weights))
 
 

@@ -160,7 +160,11 @@ def _sources(published: Sequence[Published]) -> str:
     by_source: dict[str, list[str]] = {}
     for each in published:
         by_source.setdefault(each.source, []).append(f'{each.variant} {each.value:g} ({each.what})')
-    return ' Dotted: ' + '; '.join(f'{", ".join(values)}, published: {source}' for source, values in by_source.items()) + '.'
+    return (
+        ' Dotted: '
+        + '; '.join(f'{", ".join(values)}, published: {source}' for source, values in by_source.items())
+        + '.'
+    )
 
 
 def _thinned(compared: Compared) -> str:
@@ -178,9 +182,7 @@ def _lines(compared: Compared, table: str, column: str) -> list[Line]:
             values = values[np.isfinite(values).any(1)]
             is_known = np.isfinite(values).all(0)  # From where on every seed has a value.
             if is_known.any():
-                estimate = comparison.interquartile_mean_interval(
-                    values[:, is_known], comparison.NUM_DRAWS_OF_CURVES
-                )
+                estimate = comparison.interquartile_mean_interval(values[:, is_known], comparison.NUM_DRAWS_OF_CURVES)
                 lines.append(Line(variant.name, curves.env_steps[is_known], estimate))
     return lines
 

@@ -74,7 +74,7 @@ def page(
         'title': html.escape(title),
         'about': html.escape(about),
         'sections': sections + ''.join(_table(name, *table) for name, table in tables.items()),
-        'data': json.dumps(data, allow_nan=False, separators=(',', ':')).replace('</', '<\\/'),
+        'data': json.dumps(data, allow_nan=False, separators=(',', ':')).replace('<', r'\u003c'),
         'plotly': javascript,
     }
     parts = TEMPLATE.read_text(encoding='utf-8').split('{{')
@@ -114,7 +114,7 @@ def _plot(figure: Figure, styles: Mapping[str, Style]) -> dict[str, Any]:
         made = [trace for line in panel.lines for trace in _line(line, styles[line.variant])]
         made += [trace for y, row in enumerate(panel.rows) for trace in _row(y, row, styles[row.variant])]
         published = sorted(panel.published, key=lambda each: each.value)
-        made += [_published(each, panel, styles, is_right=i % 2 == 0) for i, each in enumerate(published)]
+        made += [_published(each, panel, styles, is_above=i % 2 == 1) for i, each in enumerate(published)]
         traces += [{**trace, 'xaxis': f'x{axis}', 'yaxis': f'y{axis}'} for trace in made]
     return {'traces': traces, 'layout': {**layout, 'height': height + 90}}
 
@@ -196,7 +196,7 @@ def _row(y: int, row: Row, style: Style) -> list[dict[str, Any]]:
     return [estimate, seeds] if row.seeds else [estimate]
 
 
-def _published(published: Published, panel: Panel, styles: Mapping[str, Style], *, is_right: bool) -> dict[str, Any]:
+def _published(published: Published, panel: Panel, styles: Mapping[str, Style], *, is_above: bool) -> dict[str, Any]:
     name = html.escape(f'published: {published.variant} {published.value:.3g}')
     colour = styles[published.variant].colour if published.variant in styles else '#8c8c8c'
     trace = {
@@ -206,8 +206,8 @@ def _published(published: Published, panel: Panel, styles: Mapping[str, Style], 
     if panel.rows:
         return {**trace, 'x': [published.value] * 2, 'y': [-0.6, len(panel.rows) - 0.4]}
     ends = [float(min(line.x[0] for line in panel.lines)), float(max(line.x[-1] for line in panel.lines))]
-    texts = {  # Names in turn at both ends, as values can be close.
-        'mode': 'lines+text', 'text': ['', name] if is_right else [name, ''],
-        'textposition': 'top left' if is_right else 'top right', 'textfont': {'size': 11, 'color': colour},
+    texts = {  # Names in turn above and below, as values can be close.
+        'mode': 'lines+text', 'text': [name, ''], 'textfont': {'size': 11, 'color': colour},
+        'textposition': 'top right' if is_above else 'bottom right',
     }  # fmt: skip
     return {**trace, **texts, 'x': ends, 'y': [published.value] * 2}

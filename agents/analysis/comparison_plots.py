@@ -41,7 +41,9 @@ def draw(figure: Figure, labels: Mapping[str, str], styles: Mapping[str, Style])
     from matplotlib import pyplot
 
     has_rows = bool(figure.panels[0].rows)
-    height = sum(0.9 + 0.32 * len(p.rows) if p.rows else (2.6 if len(figure.panels) == 1 else 1.6) for p in figure.panels)
+    height = sum(
+        0.9 + 0.32 * len(p.rows) if p.rows else (2.6 if len(figure.panels) == 1 else 1.6) for p in figure.panels
+    )
     names = list(dict.fromkeys(line.variant for panel in figure.panels for line in panel.lines))
     num_columns = _legend_columns([labels[name] for name in names])
     height += 0 if has_rows else 0.2 + 0.19 * -(-len(names) // num_columns)
@@ -53,7 +55,9 @@ def draw(figure: Figure, labels: Mapping[str, str], styles: Mapping[str, Style])
             for axis, panel in zip(axes.flat, figure.panels, strict=True):
                 _draw_panel(axis, panel, styles)
             if not has_rows:
-                handles = [axes.flat[0].plot([], [], **_line_style(styles[name]), label=labels[name])[0] for name in names]
+                handles = [
+                    axes.flat[0].plot([], [], **_line_style(styles[name]), label=labels[name])[0] for name in names
+                ]
                 drawn.legend(handles=handles, loc='outside lower center', ncols=num_columns, fontsize=8)
             return {ending: _file(drawn, ending) for ending in ('png', 'pdf')}
         finally:
@@ -86,7 +90,7 @@ def _draw_panel(axis: Any, panel: Panel, styles: Mapping[str, Style]) -> None:
     else:
         axis.xaxis.set_major_formatter(_steps) if 'steps' in panel.x_label else None
     for i, published in enumerate(sorted(panel.published, key=lambda each: each.value)):
-        _draw_published(axis, published, styles, is_vertical=bool(panel.rows), is_right=i % 2 == 0)
+        _draw_published(axis, published, styles, is_vertical=bool(panel.rows), is_above=i % 2 == 1)
     if panel.middle is not None:
         axis.axvline(panel.middle, color='0.5', linewidth=0.8)
         axis.set_xlim(-0.03, 1.03)
@@ -116,13 +120,12 @@ def _draw_rows(axis: Any, panel: Panel, styles: Mapping[str, Style]) -> None:
 
 
 def _draw_published(
-    axis: Any, published: Published, styles: Mapping[str, Style], *, is_vertical: bool, is_right: bool
+    axis: Any, published: Published, styles: Mapping[str, Style], *, is_vertical: bool, is_above: bool
 ) -> None:
     colour = styles[published.variant].colour if published.variant in styles else '0.45'
     draw_line = axis.axvline if is_vertical else axis.axhline
     draw_line(published.value, color=colour, linewidth=1, linestyle=(0, (1, 2)))
-    if not is_vertical:  # Names in turn at both ends, as values can be close.
-        end, alignment = (1, 'right') if is_right else (0, 'left')
-        place: dict[str, Any] = {'xycoords': ('axes fraction', 'data'), 'ha': alignment, 'va': 'bottom'}
+    if not is_vertical:  # Names in turn above and below, as values can be close.
+        place: dict[str, Any] = {'xycoords': ('axes fraction', 'data'), 'va': 'bottom' if is_above else 'top'}
         text = f'published: {published.variant} {published.value:.3g}'
-        axis.annotate(text, (end, published.value), **place, fontsize=7, color=colour)
+        axis.annotate(text, (0.01, published.value), **place, fontsize=7, color=colour)

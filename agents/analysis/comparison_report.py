@@ -59,7 +59,9 @@ class Report(NamedTuple):
         for figure in figures:
             for ending, contents in comparison_plots.draw(figure, labels, styles).items():
                 _write(self.out / f'{figure.name}.{ending}', contents)
-        title = 'Comparison of ' + (f'{len(self.variants)} variants' if len(self.variants) > 1 else self.variants[0].name)
+        title = 'Comparison of ' + (
+            f'{len(self.variants)} variants' if len(self.variants) > 1 else self.variants[0].name
+        )
         _write(self.out / 'report.md', _markdown_page(title, self.about(), figures, results).encode())
         javascript = comparison_page.plotly_javascript()
         text = comparison_page.page(title, self.about(), figures, labels, styles, results, javascript)
@@ -236,7 +238,10 @@ def reports_of(
     configurations = Configurations(runs)
     groups = variants.by_environment(runs, configurations)
     if len(groups) > 1 and not by_environment:
-        named = '; '.join(f'{environment} ({comparison_figures.few([run.name for run in each])})' for environment, each in groups.items())
+        named = '; '.join(
+            f'{environment} ({comparison_figures.few([run.name for run in each])})'
+            for environment, each in groups.items()
+        )
         raise RunTableError(
             f'runs of different environments cannot be compared: {named}; give the runs of one, or --by_environment for '
             'a report of each'

@@ -119,7 +119,9 @@ def read_table(path: pathlib.Path, wanted: Callable[[str], bool], needed: Sequen
     replicas = [name for name in header if name.startswith(REPLICA)]
     names = [name for name in header if name == 'seed' or name in needed or name in replicas or wanted(name)]
     cells = _numbers(path, header, names, lines)
-    keys = [', '.join(f'{name.removeprefix(REPLICA)}={cells[name][i]:g}' for name in replicas) for i in range(len(lines))]
+    keys = [
+        ', '.join(f'{name.removeprefix(REPLICA)}={cells[name][i]:g}' for name in replicas) for i in range(len(lines))
+    ]
     kept = [name for name in names if name not in replicas and name != 'seed']
     return {key: _by_seed(cells, np.flatnonzero(np.array(keys) == key), kept) for key in dict.fromkeys(keys)}
 

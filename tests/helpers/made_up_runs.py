@@ -1,8 +1,11 @@
 """Run folders that no training has made."""
 
 import csv
+import pathlib
 
 import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 CONFIG = """from __gin__ import dynamic_registration
 from agents import agent
@@ -48,7 +51,9 @@ def write_table(folder, name, columns, seeds=(0, 1, 2), replicas=({},)):
                 writer.writerow([seed, *replica.values(), STEPS * (row + 1), row + 1, *shown])
 
 
-def write_run(folder, end, *, seeds=(0, 1, 2), num_rows=20, rows_done=None, meta=('objective.returns.discount',), **config):
+def write_run(
+    folder, end, *, seeds=(0, 1, 2), num_rows=20, rows_done=None, meta=('objective.returns.discount',), **config
+):
     """A run whose returns rise to `end` and a little more with each seed.
 
     Args:
