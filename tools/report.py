@@ -47,17 +47,30 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     try:
-        while not _write_once(args) and args.watch:
+        while not _is_finished(args):
             time.sleep(args.watch)
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _write_once(args: argparse.Namespace) -> bool:
-    """Writes all reports; returns whether all runs are complete."""
+def _is_finished(args: argparse.Namespace) -> bool:
+    """Writes all reports; returns whether they need not be written again."""
+    try:
+        partial = _write(args)
+    except run_tables.NothingYetError as error:
+        if not args.watch:
+            raise
+        print(f'waiting: {error}')
+        return False
+    return not (args.watch and partial)
+
+
+def _write(args: argparse.Namespace) -> list[str]:
+    """Writes all reports; returns the names of variants and runs that are not complete."""
     out = args.out or args.folder[0] / 'report'
     published = comparison_report.read_published(args.published) if args.published else []
+    not_started = run_tables.not_started(args.folder)
     reports = comparison_report.reports_of(
         run_tables.find_runs(args.folder),
         out,
@@ -65,14 +78,15 @@ def _write_once(args: argparse.Namespace) -> bool:
         table=args.table,
         column=args.column,
         published=published,
+        not_started=not_started,
         by_environment=args.by_environment,
     )
     for report in reports:
         report.write()
         tables.show(tables.table(*comparison_report.comparison_table(report.variants), caption=report.about()))
     partial = [variant.name for report in reports for variant in report.variants if not variant.is_complete]
-    print(f'results are in {out}' + (f'; {len(partial)} variants are partial' if partial else ''))
-    return not partial
+    print(f'results are in {out}' + (f'; {len(partial)} variants are partial' if partial else ''), flush=True)
+    return partial + not_started
 
 
 def _share(text: str) -> float:

@@ -242,10 +242,11 @@ def probabilities_of_improvement(compared: Compared) -> Figure:
     if len(shown) > MAX_PAIRS:
         shown = shown[: len(compared.variants) - 1]
         rest = ' Only pairs with the best variant are drawn; probability_of_improvement.csv has all.'
+    notes = rest + partial(compared.variants) + few_seeds(compared.variants)
     rows = [Row(first.name, f'{first.name} > {second.name}', estimate, {}) for first, second, estimate in shown]
     caption = (
         'Probability that a seed of the first variant has a higher final performance than one of the second, with '
-        f'{comparison.LEVEL:.0%} bootstrap interval; 0.5: no difference.{rest}{partial(compared.variants)}{few_seeds(compared.variants)}'
+        f'{comparison.LEVEL:.0%} bootstrap interval; 0.5: no difference.{notes}'
     )
     panel = Panel('', 'probability of improvement', '', rows=rows, middle=0.5)
     return Figure('probability_of_improvement', 'Probability of improvement', caption, [panel])
@@ -276,9 +277,9 @@ def signal_to_noise(compared: Compared) -> Figure:
     if panels:
         panels[-1] = panels[-1]._replace(x_label='environment steps')
     caption = (
-        f'Length of the mean meta-gradient over its standard deviation, as logged: {_BANDS}. A plug-in ratio: pure noise '
-        'has about 1 / sqrt(number of lifetimes or seeds). Over seeds it is one number for all seeds of a run, without a '
-        'band.'
+        f'Length of the mean meta-gradient over its standard deviation, as logged: {_BANDS}. A plug-in ratio: '
+        'pure noise has about 1 / sqrt(number of lifetimes or seeds). Over seeds it is one number for all seeds of a '
+        'run, without a band.'
     )
     return Figure('signal_to_noise', 'Signal-to-noise of meta-gradients', caption, panels)
 
@@ -311,7 +312,7 @@ class Style(NamedTuple):
 
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8c8c8c')
-"""Okabe and Ito's, which can be told apart in every form of colour blindness; those that are seen on white and on black."""
+"""Okabe and Ito's, which every form of colour blindness can tell apart; those that are seen on white and on black."""
 
 DASHES = ('solid', 'dash', 'dot')
 

@@ -87,8 +87,8 @@ def _table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) ->
 
     body = ''.join(f'<tr>{cells("td", line)}</tr>' for line in lines)
     return (
-        f'<section><h2>{html.escape(title)}</h2><div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead>'
-        f'<tbody>{body}</tbody></table></div></section>\n'
+        f'<section><h2>{html.escape(title)}</h2><div class="scroll"><table>'
+        f'<thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div></section>\n'
     )
 
 
@@ -127,8 +127,8 @@ def _height(panel: Panel, count: int) -> int:
 
 def _title(text: str, top: float) -> dict[str, Any]:
     return {
-        'text': html.escape(text), 'x': 0, 'y': top, 'xref': 'paper', 'yref': 'paper', 'xanchor': 'left', 'yanchor': 'bottom',
-        'showarrow': False, 'font': {'size': 12},
+        'text': html.escape(text), 'x': 0, 'y': top, 'xref': 'paper', 'yref': 'paper', 'xanchor': 'left',
+        'yanchor': 'bottom', 'showarrow': False, 'font': {'size': 12},
     }  # fmt: skip
 
 
@@ -169,8 +169,8 @@ def _line(line: Line, style: Style) -> list[dict[str, Any]]:
     if not np.isfinite(line.estimate.low).any():
         return [curve]
     band = {
-        **common, 'x': x + x[::-1], 'y': _numbers(line.estimate.high) + _numbers(line.estimate.low)[::-1], 'fill': 'toself',
-        'fillcolor': f'{style.colour}2e', 'line': {'width': 0}, 'hoverinfo': 'skip',
+        **common, 'x': x + x[::-1], 'y': _numbers(line.estimate.high) + _numbers(line.estimate.low)[::-1],
+        'fill': 'toself', 'fillcolor': f'{style.colour}2e', 'line': {'width': 0}, 'hoverinfo': 'skip',
     }  # fmt: skip
     return [band, curve]
 
@@ -180,13 +180,14 @@ def _row(y: int, row: Row, style: Style) -> list[dict[str, Any]]:
     common = {'type': 'scatter', 'mode': 'markers', 'meta': row.variant, 'showlegend': False}
     text = f'{html.escape(row.label)}: {value:.4g}'
     estimate: dict[str, Any] = {
-        **common, 'x': [value], 'y': [y], 'marker': {'color': style.colour, 'size': 11}, 'hoverinfo': 'text', 'text': [text]
+        **common, 'x': [value], 'y': [y], 'marker': {'color': style.colour, 'size': 11}, 'hoverinfo': 'text',
+        'text': [text],
     }  # fmt: skip
     if math.isfinite(low):
         estimate['text'] = [f'{text} [{low:.4g}, {high:.4g}]']
         estimate['error_x'] = {
-            'type': 'data', 'symmetric': False, 'array': [high - value], 'arrayminus': [value - low], 'color': style.colour,
-            'thickness': 2.5, 'width': 5,
+            'type': 'data', 'symmetric': False, 'array': [high - value], 'arrayminus': [value - low],
+            'color': style.colour, 'thickness': 2.5, 'width': 5,
         }  # fmt: skip
     seeds = {
         **common, 'x': _numbers(np.array(list(row.seeds.values()))), 'y': [y + _SEED_OFFSET] * len(row.seeds),

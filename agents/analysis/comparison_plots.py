@@ -13,7 +13,7 @@ WIDTH = 7.0
 
 _DASHES = {'solid': '-', 'dash': '--', 'dot': ':'}
 
-_SETTINGS = {
+_SETTINGS: Any = {
     'font.size': 9,
     'axes.spines.top': False,
     'axes.spines.right': False,

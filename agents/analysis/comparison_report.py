@@ -29,6 +29,7 @@ class Report(NamedTuple):
       configurations: of their runs.
       out: folder of the files.
       published: values to compare with.
+      not_started: names of the runs that a sweep has still to start.
     """
 
     measure: Measure
@@ -36,6 +37,7 @@ class Report(NamedTuple):
     configurations: Configurations
     out: pathlib.Path
     published: Sequence[Published] = ()
+    not_started: Sequence[str] = ()
 
     def shown(self) -> list[Variant]:
         """The variants that figures show: the best ones, if there are more than can be told apart."""
@@ -75,6 +77,7 @@ class Report(NamedTuple):
             f'Environment: {environment}.',
             f'Final performance: {comparison_figures.final_caption(self.measure)}.',
             f'{partial} of {len(self.variants)} variants are partial.' if partial else '',
+            f'Not started yet: {comparison_figures.few(self.not_started)}.' if self.not_started else '',
             f'Figures show the best {MAX_SHOWN} of {len(self.variants)}.' if len(self.variants) > MAX_SHOWN else '',
             f'Written {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M}.',
         ]
@@ -218,6 +221,7 @@ def reports_of(
     table: str | None = None,
     column: str | None = None,
     published: Sequence[Published] = (),
+    not_started: Sequence[str] = (),
     by_environment: bool = False,
 ) -> list[Report]:
     """Reads what a report of runs needs.
@@ -229,6 +233,7 @@ def reports_of(
       table: as `variants.measure_of` takes it.
       column: likewise.
       published: values to compare with.
+      not_started: names of the runs that a sweep has still to start.
       by_environment: whether runs in different environments get a report each, in a folder each.
 
     Raises:
@@ -243,15 +248,15 @@ def reports_of(
             for environment, each in groups.items()
         )
         raise RunTableError(
-            f'runs of different environments cannot be compared: {named}; give the runs of one, or --by_environment for '
-            'a report of each'
+            f'runs of different environments cannot be compared: {named}; give the runs of one, or --by_environment '
+            'for a report of each'
         )
     folders = [out / _folder_name(environment) for environment in groups] if len(groups) > 1 else [out]
     made = []
     for folder, group in zip(folders, groups.values(), strict=True):
         measure = variants.measure_of(group, share, table, column)
         found = variants.read_variants(group, measure, configurations)
-        made.append(Report(measure, found, configurations, folder, published))
+        made.append(Report(measure, found, configurations, folder, published, not_started))
     return made
 
 

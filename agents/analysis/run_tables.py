@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import os
 import pathlib
@@ -16,12 +17,19 @@ from components.types import UserError
 TRAIN, EVAL = 'train', 'eval'
 """Names of the two tables of a run, `<name>.csv`."""
 
+SWEEP = 'sweep.json'
+"""Name of the file in which a sweep lists its runs."""
+
 REPLICA = 'replica/'
 """Prefix of the columns that tell variants apart which were trained in one run."""
 
 
 class RunTableError(UserError, ValueError):
     """A folder has no run, or a table of a run cannot be read; the message names it, and the way out."""
+
+
+class NothingYetError(RunTableError):
+    """There is no run, or no row, yet."""
 
 
 class Run(NamedTuple):
@@ -54,7 +62,8 @@ def find_runs(roots: Sequence[pathlib.Path]) -> list[Run]:
     Names of several folders get the folder's own name in front, where they would be the same otherwise.
 
     Raises:
-      RunTableError: if there is none below one of the folders.
+      NothingYetError: if there is none below one of the folders.
+      RunTableError: if one of them is no folder, or they have a run in common.
     """
     found = [(root, directory) for root in roots for directory in _run_folders(root)]
     names = [_name(root, directory) for root, directory in found]
@@ -83,10 +92,26 @@ def _run_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
             yield pathlib.Path(path)
         folders.sort()
     if not has_run:
-        raise RunTableError(
+        raise NothingYetError(
             f'{root} has no run folder ({run_folder.CONFIG} and {TRAIN}.csv): give the --workdir of a run or of a '
             'sweep, or a folder that holds such folders'
         )
+
+
+def not_started(roots: Sequence[pathlib.Path]) -> list[str]:
+    """Names of runs that sweeps in these folders are to train, and that have no folder yet.
+
+    Raises:
+      RunTableError: if a sweep's list of its runs is damaged.
+    """
+    names = []
+    for path in (root / SWEEP for root in roots if (root / SWEEP).is_file()):
+        try:
+            listed = [run['name'] for run in json.loads(path.read_text(encoding='utf-8'))['runs']]
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunTableError(f'{path} is not the list of runs of a sweep: {error}') from error
+        names += [name for name in listed if not run_folder.has_run(path.parent / name)]
+    return names
 
 
 def read_table(path: pathlib.Path, wanted: Callable[[str], bool], needed: Sequence[str]) -> dict[str, SeedTable]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.analysis import comparison, run_tables
-from agents.analysis.run_tables import EVAL, TRAIN, Run, RunTableError, SeedTable
+from agents.analysis.run_tables import EVAL, TRAIN, NothingYetError, Run, SeedTable
 from agents.experiments import gin_config
 from agents.experiments.run_folder import CONFIG
 from components.types import ConfigurationError
@@ -210,11 +210,12 @@ def read_variants(runs: Iterable[Run], measure: Measure, configurations: Configu
     """The variants of runs with their final performance; runs without rows are variants without seeds.
 
     Raises:
-      RunTableError: if a table is damaged, or no seed of any run has a final performance yet.
+      RunTableError: if a table is damaged.
+      NothingYetError: if no seed of any run has a final performance yet.
     """
     found = [variant for run in runs for variant in _variants_of(run, measure, configurations.total_env_steps(run))]
     if not any(len(variant.seeds) for variant in found):
-        raise RunTableError(f'nothing to compare: no run has a number in {measure} yet')
+        raise NothingYetError(f'nothing to compare: no run has a number in {measure} yet')
     return found
 
 
@@ -224,7 +225,7 @@ def _variants_of(run: Run, measure: Measure, total: int | None) -> Iterator[Vari
     tables = progress
     if measure.table != TRAIN:
         tables = run_tables.read_table(_path(run, measure.table), lambda _: False, [measure.column])
-    for replica in progress or {'': None}:
+    for replica in progress or ['']:
         name = ' '.join(filter(None, [run.name, replica]))
         final, seeds = np.zeros(0), np.zeros(0, int)
         if replica in tables:

@@ -89,6 +89,9 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path, capsys):
     assert 'nothing to compare' in refused(capsys, tmp_path)
     (tmp_path / 'a/train.csv').write_text('seed,env_steps,episode_return\n0,1,2\n0,1\n')
     assert 'a/train.csv is damaged: line 3' in refused(capsys, tmp_path)
+    (tmp_path / 'sweep.json').write_text('[]')
+    assert 'sweep.json is not the list' in refused(capsys, tmp_path)
+    (tmp_path / 'sweep.json').unlink()
     assert '--last must be' in refused(capsys, tmp_path, '--last', '0')
     assert 'No such file' in refused(capsys, tmp_path, '--published', tmp_path / 'none.csv')
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a']
@@ -105,19 +108,31 @@ def test_runs_of_different_environments_are_refused_or_apart(tmp_path, capsys, m
         assert f'\n{variant},' in (tmp_path / 'report' / name / 'comparison.csv').read_text()
 
 
-def test_watching_ends_when_all_runs_are_complete(tmp_path, monkeypatch):
-    made_up_runs.write_run(tmp_path / 'run', 1.0, rows_done=3)
-    waits = []
+def test_watching_waits_for_rows_and_ends_when_all_runs_are_complete(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'sweep.json').write_text('{"runs": [{"name": "one"}, {"name": "two"}]}')
+    steps = [
+        lambda: made_up_runs.write_config(tmp_path / 'one'),
+        lambda: made_up_runs.write_run(tmp_path / 'one', 1.0),
+        lambda: made_up_runs.write_run(tmp_path / 'two', 1.0, rows_done=3),
+        lambda: made_up_runs.write_run(tmp_path / 'two', 1.0),
+    ]
+    waits, written = [], []
 
     def wait(seconds):
         waits.append(seconds)
-        made_up_runs.write_run(tmp_path / 'run', 1.0)
+        steps.pop(0)()
 
-    monkeypatch.setattr(comparison_page, 'plotly_javascript', lambda: '')
+    monkeypatch.setattr(report.comparison_report.Report, 'write', lambda self: written.append(self.about()))
     monkeypatch.setattr(report.time, 'sleep', wait)
     assert report.main([str(tmp_path), '--watch', '5']) == 0
-    assert waits == [5]
-    assert ',complete,' in (tmp_path / 'report/comparison.csv').read_text()
+    assert waits == [5] * 4
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith('waiting')] == [
+        f'waiting: {tmp_path} has no run folder (config.gin and train.csv): give the --workdir of a run or of a sweep, '
+        'or a folder that holds such folders',
+        'waiting: nothing to compare: no run has a number in episode_return of train.csv yet',
+    ]
+    assert ['Not started yet: two.' in about for about in written] == [True, False, False]
+    assert ['1 of 2 variants are partial' in about for about in written] == [False, True, False]
 
 
 def test_ctrl_c_ends_watching(tmp_path):
