@@ -9,7 +9,7 @@ import numpy as np
 from agents.analysis import comparison
 from agents.analysis.comparison import Estimate
 from agents.analysis.run_tables import TRAIN
-from agents.analysis.variants import MAX_POINTS, MEASURES, Curves, Measure, Variant
+from agents.analysis.variants import MEASURES, Curves, Measure, Variant
 
 MAX_PAIRS = 21
 """In the figure of probabilities; of more pairs, it shows those of the best variant."""
@@ -168,9 +168,8 @@ def _sources(published: Sequence[Published]) -> str:
 
 
 def _thinned(compared: Compared) -> str:
-    if all(len(curves.env_steps) < MAX_POINTS / 2 for each in compared.curves.values() for curves in each.values()):
-        return ''
-    return f' Of more than {MAX_POINTS} rows, means of successive ones are drawn.'
+    most = max((curves.rows_per_point for each in compared.curves.values() for curves in each.values()), default=1)
+    return f' Points are means of up to {most} successive rows.' if most > 1 else ''
 
 
 def _lines(compared: Compared, table: str, column: str) -> list[Line]:

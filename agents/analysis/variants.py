@@ -84,10 +84,12 @@ class Curves(NamedTuple):
     Attributes:
       env_steps: `[P]`.
       values: by column, `[S, P]`.
+      rows_per_point: how many rows of the table each point is the mean of.
     """
 
     env_steps: np.ndarray
     values: dict[str, np.ndarray]
+    rows_per_point: int = 1
 
 
 class Configurations:
@@ -265,8 +267,10 @@ def read_curves(variant: Variant, measure: Measure) -> dict[str, Curves]:
         if found:
             thin = {name: run_tables.thinned(x, MAX_POINTS) for name, x in found.columns.items()}
             steps = thin.pop('env_steps')[0]
+            rows_per_point = -(-found.columns['env_steps'].shape[1] // MAX_POINTS)
             filled = {name: run_tables.filled(x) for name, x in thin.items()}
-            curves[table] = Curves(steps, {name: x for name, x in filled.items() if np.isfinite(x).any()})
+            known = {name: x for name, x in filled.items() if np.isfinite(x).any()}
+            curves[table] = Curves(steps, known, rows_per_point)
     return curves
 
 
