@@ -27,6 +27,7 @@ import time
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
 from agents.analysis import comparison_report, run_tables, tables
+from agents.analysis.comparison_page import PlotlyMissingError
 from tools.command_line import Parser, at_least, run_command
 
 INTERRUPTED = 130
@@ -57,19 +58,21 @@ def _report(args: argparse.Namespace) -> int:
 def _is_finished(args: argparse.Namespace) -> bool:
     """Writes all reports; returns whether they need not be written again."""
     try:
-        partial = _write(args)
+        unfinished, missing = _write(args)
     except run_tables.NothingYetError as error:
         if not args.watch:
             raise
-        print(f'waiting: {error}')
+        print(f'waiting: {error}', flush=True)
         return False
-    return not (args.watch and partial)
+    is_finished = not (args.watch and unfinished)
+    if missing and is_finished:
+        raise missing
+    return is_finished
 
 
-def _write(args: argparse.Namespace) -> list[str]:
-    """Writes all reports; returns the names of variants and runs that are not complete."""
-    out = args.out or args.folder[0] / 'report'
-    published = comparison_report.read_published(args.published) if args.published else []
+def _write(args: argparse.Namespace) -> tuple[list[str], PlotlyMissingError | None]:
+    """Writes all reports; returns the names of variants and runs that are not complete, and why there is no page."""
+    out, missing = args.out or args.folder[0] / 'report', None
     not_started = run_tables.not_started(args.folder)
     reports = comparison_report.reports_of(
         run_tables.find_runs(args.folder),
@@ -77,16 +80,19 @@ def _write(args: argparse.Namespace) -> list[str]:
         args.last,
         table=args.table,
         column=args.column,
-        published=published,
+        published=comparison_report.read_published(args.published) if args.published else [],
         not_started=not_started,
         by_environment=args.by_environment,
     )
     for report in reports:
-        report.write()
+        try:
+            report.write()
+        except PlotlyMissingError as error:
+            missing = error
         tables.show(tables.table(*comparison_report.comparison_table(report.variants), caption=report.about()))
     partial = [variant.name for report in reports for variant in report.variants if not variant.is_complete]
     print(f'results are in {out}' + (f'; {len(partial)} variants are partial' if partial else ''), flush=True)
-    return partial + not_started
+    return partial + not_started, missing
 
 
 def _share(text: str) -> float:
