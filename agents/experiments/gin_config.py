@@ -6,6 +6,7 @@ import importlib.util  # gin needs it imported when it looks for files.
 import inspect
 import math
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -106,6 +107,18 @@ def bindings_of(gin_file: str | os.PathLike) -> dict[str, str]:
       ConfigurationError: if the file is missing or wrong.
     """
     load([gin_file])
+    return bindings()
+
+
+def bindings_of_run(directory: pathlib.Path) -> dict[str, str]:
+    """`bindings` of a run's own file, which is read once: a run has written it, so that it is as gin writes it.
+
+    Raises:
+      ConfigurationError: if the file is missing or wrong.
+    """
+    gin_reader.clear()
+    with _readable_errors():
+        gin_reader.read_file(find_file(directory / SAVED))
     return bindings()
 
 

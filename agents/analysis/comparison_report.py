@@ -1,0 +1,264 @@
+"""Writes the comparison of variants: tables in Markdown, CSV and LaTeX, figures, and a page."""
+
+import csv
+import datetime
+import io
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from agents.analysis import comparison, comparison_figures, comparison_page, comparison_plots, tables, variants
+from agents.analysis.comparison_figures import MAX_SHOWN, Compared, Published
+from agents.analysis.run_tables import Run, RunTableError
+from agents.analysis.variants import Configurations, Measure, Variant
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Header and lines."""
+
+
+class Report(NamedTuple):
+    """What is compared, and where the files are put.
+
+    Attributes:
+      measure: what the variants are compared by.
+      variants: all of them.
+      configurations: of their runs.
+      out: folder of the files.
+      published: values to compare with.
+      not_started: names of the runs that a sweep has still to start.
+    """
+
+    measure: Measure
+    variants: Sequence[Variant]
+    configurations: Configurations
+    out: pathlib.Path
+    published: Sequence[Published] = ()
+    not_started: Sequence[str] = ()
+
+    def shown(self) -> list[Variant]:
+        """The variants that figures show: the best ones, if there are more than can be told apart."""
+        known = [variant for variant in self.variants if len(variant.seeds)]
+        best = sorted(known, key=lambda variant: -float(comparison.interquartile_mean(variant.final)))[:MAX_SHOWN]
+        return [variant for variant in known if variant in best]
+
+    def write(self) -> None:
+        """Writes all files.
+
+        Raises:
+          PlotlyMissingError: if plotly is not installed, when all but the page is written.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        shown = self.shown()
+        curves = {variant.name: variants.read_curves(variant, self.measure) for variant in shown}
+        figures = comparison_figures.figures(Compared(self.measure, shown, curves, self.published))
+        labels = {variant.name: comparison_figures.label(variant) for variant in shown}
+        styles = comparison_figures.styles(list(labels))
+        results = self._write_tables(shown)
+        for figure in figures:
+            for ending, contents in comparison_plots.draw(figure, labels, styles).items():
+                _write(self.out / f'{figure.name}.{ending}', contents)
+        title = 'Comparison of ' + (
+            f'{len(self.variants)} variants' if len(self.variants) > 1 else self.variants[0].name
+        )
+        _write(self.out / 'report.md', _markdown_page(title, self.about(), figures, results).encode())
+        javascript = comparison_page.plotly_javascript()
+        text = comparison_page.page(title, self.about(), figures, labels, styles, results, javascript)
+        _write(self.out / 'report.html', text.encode())
+
+    def about(self) -> str:
+        """What was compared, in a line."""
+        environment = self.configurations.environment(self.variants[0].run)
+        partial = sum(not variant.is_complete for variant in self.variants)
+        parts = [
+            f'Environment: {environment}.',
+            f'Final performance: {comparison_figures.final_caption(self.measure)}.',
+            f'{partial} of {len(self.variants)} variants are partial.' if partial else '',
+            f'Not started yet: {comparison_figures.few(self.not_started)}.' if self.not_started else '',
+            f'Figures show the best {MAX_SHOWN} of {len(self.variants)}.' if len(self.variants) > MAX_SHOWN else '',
+            f'Written {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M}.',
+        ]
+        return ' '.join(filter(None, parts))
+
+    def _write_tables(self, shown: Sequence[Variant]) -> dict[str, Table]:
+        results = {'comparison': comparison_table(self.variants)}
+        if len(shown) > 1:
+            results['probability_of_improvement'] = probability_table(shown)
+        differing = differences_table(self.variants, self.configurations)
+        if differing[1] and len(differing[0]) > 1:
+            results['differences'] = differing
+        for name, table in results.items():
+            for ending, text in {'md': markdown, 'csv': csv_text, 'tex': latex}.items():
+                _write(self.out / f'{name}.{ending}', text(*table).encode())
+        titles = {
+            'comparison': f'Comparison by {self.measure}',
+            'probability_of_improvement': 'Probability of improvement, by pair',
+            'differences': 'What differs between the configurations',
+        }
+        return {titles[name]: table for name, table in results.items()}
+
+
+def _markdown_page(
+    title: str, about: str, figures: Sequence[comparison_figures.Figure], results: Mapping[str, Table]
+) -> str:
+    """The report in Markdown: figures with their captions, and the tables."""
+    parts = [f'# {title}', about]
+    for figure in figures:
+        parts += [f'## {figure.title}', f'![{figure.title}]({figure.name}.png)', figure.caption]
+    for name, table in results.items():
+        parts += [f'## {name}', markdown(*table).rstrip()]
+    return '\n\n'.join([*parts, ''])
+
+
+def _write(path: pathlib.Path, contents: bytes) -> None:
+    """Writes a file that is always whole, for those who look at it while it is written again."""
+    beside = path.with_name(f'{path.name}.new')
+    beside.write_bytes(contents)
+    os.replace(beside, path)
+
+
+def comparison_table(all_variants: Sequence[Variant]) -> Table:
+    """A line for each variant: its seeds, how far it is, and its final performance with a 95% interval."""
+    header = ['variant', 'seeds', 'status', 'env_steps', 'interquartile mean', '95% low', '95% high', 'mean', 'median']
+    return [*header, 'lowest', 'highest'], [_line(variant) for variant in all_variants]
+
+
+def _line(variant: Variant) -> list[str]:
+    figures = [float('nan')] * 7
+    final = variant.final
+    if len(final):
+        statistics = [final.mean(), np.median(final), final.min(), final.max()]
+        figures = [float(x) for x in (*comparison.interquartile_mean_interval(final), *statistics)]
+    seeds = str(len(final)) + (f' of {variant.num_seeds}' if variant.num_seeds > len(final) else '')
+    return [variant.name, seeds, variant.status, str(variant.env_steps), *map(tables.number, figures)]
+
+
+def probability_table(shown: Sequence[Variant]) -> Table:
+    """A line for each pair of variants: how probable it is that the first improves on the second."""
+    lines = [
+        [first.name, second.name, *(tables.number(float(x)) for x in estimate)]
+        for first, second, estimate in comparison_figures.pairs(shown)
+    ]
+    return ['variant', 'improves on', 'probability', '95% low', '95% high'], lines
+
+
+def differences_table(all_variants: Sequence[Variant], configurations: Configurations) -> Table:
+    """A line for each variant, a column for each binding that differs between them."""
+    runs = list(dict.fromkeys(variant.run for variant in all_variants))
+    found = configurations.differences(runs)
+    replicas = any(variant.replica for variant in all_variants)
+    values = dict(zip(runs, zip(*found.values(), strict=True), strict=False)) if found else {}
+    lines = [
+        [variant.name, *([variant.replica] if replicas else []), *map(_short_value, values.get(variant.run, ()))]
+        for variant in all_variants
+    ]
+    return ['variant', *(['replica'] if replicas else []), *_short_names(list(found))], lines
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Names of bindings without their modules, unless they would be the same."""
+    short = [re.sub(r'([\w.]+\.)?(\w+\.\w+)$', r'\2', name) for name in names]
+    return [each if short.count(each) == 1 else name for each, name in zip(short, names, strict=True)]
+
+
+def _short_value(value: str) -> str:
+    """A value without the modules of the classes in it."""
+    return re.sub(r'@((?:\w+/)*)(?:\w+\.)+(\w+)', r'@\1\2', value)
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    rows = [header, ['---'] * len(header), *lines]
+    return ''.join(f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in row)} |\n' for row in rows)
+
+
+def csv_text(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table as CSV; names of columns have underscores."""
+    text = io.StringIO()
+    names = [name.replace(' ', '_').removeprefix('95%_') for name in header]
+    csv.writer(text, lineterminator='\n').writerows([names, *lines])
+    return text.getvalue()
+
+
+_LATEX = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}'}
+_LATEX |= {character: f'\\{character}' for character in '&%$#_{}'}
+
+
+def latex(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in LaTeX, for the package booktabs."""
+    rows = [' & '.join(''.join(_LATEX.get(x, x) for x in cell) for cell in row) + r' \\' for row in [header, *lines]]
+    columns = 'l' * len(header)
+    parts = [rf'\begin{{tabular}}{{{columns}}}', r'\toprule', rows[0], r'\midrule', *rows[1:], r'\bottomrule']
+    return '\n'.join([*parts, r'\end{tabular}', ''])
+
+
+def read_published(path: pathlib.Path) -> list[Published]:
+    """Published values: a CSV file of the columns variant, what, value and source.
+
+    Raises:
+      RunTableError: if it is no such file.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            return [
+                Published(row['variant'], row['what'], float(row['value']), row['source'])
+                for row in csv.DictReader(file, strict=True)
+            ]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise RunTableError(
+            f'{path} is not a list of published values (columns variant, what, value, source): {error}'
+        ) from error
+
+
+def reports_of(
+    runs: Sequence[Run],
+    out: pathlib.Path,
+    share: float,
+    *,
+    table: str | None = None,
+    column: str | None = None,
+    published: Sequence[Published] = (),
+    not_started: Sequence[str] = (),
+    by_environment: bool = False,
+) -> list[Report]:
+    """Reads what a report of runs needs.
+
+    Args:
+      runs: that are compared.
+      out: folder of the report.
+      share: of a seed's rows that are its final performance.
+      table: as `variants.measure_of` takes it.
+      column: likewise.
+      published: values to compare with.
+      not_started: names of the runs that a sweep has still to start.
+      by_environment: whether runs in different environments get a report each, in a folder each.
+
+    Raises:
+      RunTableError: if a table is damaged, there is nothing to compare, or environments are different.
+      ConfigurationError: if a run's configuration cannot be read.
+    """
+    configurations = Configurations(runs)
+    groups = variants.by_environment(runs, configurations)
+    if len(groups) > 1 and not by_environment:
+        named = '; '.join(
+            f'{environment} ({comparison_figures.few([run.name for run in each])})'
+            for environment, each in groups.items()
+        )
+        raise RunTableError(
+            f'runs of different environments cannot be compared: {named}; give the runs of one, or --by_environment '
+            'for a report of each'
+        )
+    folders = [out / _folder_name(environment) for environment in groups] if len(groups) > 1 else [out]
+    made = []
+    for folder, group in zip(folders, groups.values(), strict=True):
+        measure = variants.measure_of(group, share, table, column)
+        found = variants.read_variants(group, measure, configurations)
+        made.append(Report(measure, found, configurations, folder, published, not_started))
+    return made
+
+
+def _folder_name(environment: str) -> str:
+    return re.sub(r'\W+', '_', environment).strip('_')[:100]

@@ -1,0 +1,192 @@
+"""tools/report.py on run folders that no training has made."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from agents.analysis import comparison_page
+from tests.helpers import made_up_runs
+from tools import report
+
+FIGURES = ['learning_curves', 'final_performance', 'performance_profiles', 'probability_of_improvement',
+           'meta_parameters', 'signal_to_noise']  # fmt: skip
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+
+def has_plotly():
+    try:
+        comparison_page.plotly_javascript()
+    except comparison_page.PlotlyMissingError:
+        return False
+    return True
+
+
+@pytest.fixture(scope='module')
+def sweep(tmp_path_factory):
+    """Three variants, one of them partial and of one seed."""
+    folder = tmp_path_factory.mktemp('sweep')
+    made_up_runs.write_run(folder / 'baseline', 0.5, meta=())
+    made_up_runs.write_run(folder / 'learned', 0.9, learning_rate=0.01)
+    made_up_runs.write_run(folder / 'single', 0.2, seeds=(0,), rows_done=8)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def written(sweep, tmp_path_factory):
+    """The folder of a report, and its exit status."""
+    out = tmp_path_factory.mktemp('out') / 'report'
+    return out, report.main([str(sweep), '--out', str(out)])
+
+
+def test_every_file_is_written(written):
+    out, status = written
+    tables = [f'{name}.{ending}' for name in ('comparison', 'probability_of_improvement', 'differences')
+              for ending in ('md', 'csv', 'tex')]  # fmt: skip
+    figures = [f'{name}.{ending}' for name in FIGURES for ending in ('png', 'pdf')]
+    pages = ['report.md', *(['report.html'] if has_plotly() else [])]
+    assert sorted(path.name for path in out.iterdir()) == sorted([*tables, *figures, *pages])
+    assert status == (0 if has_plotly() else 2)
+
+
+def test_the_table_tells_how_far_runs_are_and_has_no_interval_for_one_seed(written):
+    lines = (written[0] / 'comparison.csv').read_text().splitlines()
+    assert lines[0].startswith('variant,seeds,status,env_steps,interquartile_mean,low,high,')
+    assert lines[1].startswith('baseline,3,complete,20000,0.6,0.5,0.7,')
+    assert lines[3] == 'single,1,"partial, 40%",8000,0.1,,,0.1,0.1,0.1,0.1'
+    assert 'No interval for single: fewer than 3 seeds.' in (written[0] / 'report.md').read_text()
+
+
+def test_without_plotly_all_but_the_page_is_written_and_one_line_says_so(sweep, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'plotly', None)
+    assert report.main([str(sweep), '--out', str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "error: report.html needs plotly: python -m pip install -e '.[report]'\n"
+    )  # fmt: skip
+    assert (tmp_path / 'comparison.tex').exists()
+    assert (tmp_path / 'signal_to_noise.pdf').exists()
+    assert not (tmp_path / 'report.html').exists()
+
+
+def refused(capsys, *arguments):
+    """The one line that a command ends in."""
+    assert report.main(list(map(str, arguments))) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_wrong_folders_are_refused_in_one_line(tmp_path, capsys):
+    assert 'no run folder' in refused(capsys, tmp_path)
+    assert 'is not a folder' in refused(capsys, tmp_path / 'nowhere')
+    made_up_runs.write_config(tmp_path / 'a')
+    assert 'nothing to compare' in refused(capsys, tmp_path)
+    (tmp_path / 'a/train.csv').write_text('seed,env_steps,episode_return\n0,1,2\n0,1\n')
+    assert 'a/train.csv is damaged: line 3' in refused(capsys, tmp_path)
+    (tmp_path / 'sweep.json').write_text('[]')
+    assert 'sweep.json is not the list' in refused(capsys, tmp_path)
+    (tmp_path / 'sweep.json').unlink()
+    assert '--last must be' in refused(capsys, tmp_path, '--last', '0')
+    assert 'No such file' in refused(capsys, tmp_path, '--published', tmp_path / 'none.csv')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a']
+
+
+def test_runs_of_different_environments_are_refused_or_apart(tmp_path, capsys, monkeypatch):
+    made_up_runs.write_run(tmp_path / 'small', 1.0)
+    made_up_runs.write_run(tmp_path / 'wide', 1.0, columns=9)
+    line = refused(capsys, tmp_path)
+    assert 'Catch(columns=5) (small); Catch(columns=9) (wide)' in line
+    monkeypatch.setattr(comparison_page, 'plotly_javascript', lambda: '')
+    assert report.main([str(tmp_path), '--by_environment']) == 0
+    for name, variant in {'Catch_columns_5': 'small', 'Catch_columns_9': 'wide'}.items():
+        assert f'\n{variant},' in (tmp_path / 'report' / name / 'comparison.csv').read_text()
+
+
+def test_watching_waits_for_rows_and_ends_when_all_runs_are_complete(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'sweep.json').write_text('{"runs": [{"name": "one"}, {"name": "two"}]}')
+    steps = [
+        lambda: made_up_runs.write_config(tmp_path / 'one'),
+        lambda: made_up_runs.write_run(tmp_path / 'one', 1.0),
+        lambda: made_up_runs.write_run(tmp_path / 'two', 1.0, rows_done=3),
+        lambda: made_up_runs.write_run(tmp_path / 'two', 1.0),
+    ]
+    waits, written = [], []
+
+    def wait(seconds):
+        waits.append(seconds)
+        steps.pop(0)()
+
+    monkeypatch.setattr(report.comparison_report.Report, 'write', lambda self: written.append(self.about()))
+    monkeypatch.setattr(report.time, 'sleep', wait)
+    assert report.main([str(tmp_path), '--watch', '5']) == 0
+    assert waits == [5] * 4
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith('waiting')] == [
+        f'waiting: {tmp_path} has no run folder (config.gin and train.csv): give the --workdir of a run or of a sweep, '
+        'or a folder that holds such folders',
+        'waiting: nothing to compare: no run has a number in episode_return of train.csv yet',
+    ]
+    assert ['Not started yet: two.' in about for about in written] == [True, False, False]
+    assert ['1 of 2 variants are partial' in about for about in written] == [False, True, False]
+
+
+def test_ctrl_c_ends_watching(tmp_path):
+    made_up_runs.write_run(tmp_path / 'run', 1.0, rows_done=3)
+    root = made_up_runs.ROOT
+    process = subprocess.Popen(
+        [sys.executable, str(root / 'tools/report.py'), str(tmp_path), '--watch', '600'],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(root)},
+    )  # fmt: skip
+    assert any(line.startswith('results are in') for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, '')
+
+
+CHECK = """<script>
+setTimeout(() => {
+  const shown = () => [...document.querySelectorAll('.plot')].filter(plot => plot.querySelector('.main-svg')).length;
+  const count = () => data.figures.reduce((sum, figure) => sum + document.getElementById(figure.name).data
+    .filter(trace => trace.meta === 'learned' && trace.visible === false).length, 0);
+  const found = {figures: shown(), paper: getComputedStyle(document.body).backgroundColor, hidden: [count()]};
+  document.getElementById('theme').click();
+  found.dark = getComputedStyle(document.body).backgroundColor;
+  found.font = document.getElementById('learning_curves').layout.font.color;
+  const button = document.querySelector('[data-variant="learned"]');
+  button.click(); found.hidden.push(count());
+  button.click(); found.hidden.push(count());
+  found.problems = problems;
+  const result = document.createElement('pre');
+  result.id = 'found';
+  result.textContent = JSON.stringify(found);
+  document.body.append(result);
+}, 3000);
+</script></body>"""
+LISTEN = """<head><script>const problems = [];
+window.onerror = message => problems.push(String(message));
+for (const kind of ['error', 'warn']) console[kind] = (...words) => problems.push(words.join(' '));
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='no chromium to open the page with')
+@pytest.mark.skipif(not has_plotly(), reason="plotly is not installed: pip install -e '.[report]'")
+def test_the_page_works_in_a_browser(written, tmp_path):
+    text = (written[0] / 'report.html').read_text()
+    page = tmp_path / 'page.html'
+    page.write_text(LISTEN.join(text.split('<head>', 1)).replace('</body>\n</html>', f'{CHECK}\n</html>'))
+    command = [CHROMIUM, '--headless=new', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path / "profile"}',
+               '--virtual-time-budget=20000', '--dump-dom', page.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    match = re.search(r'<pre id="found">(.*?)</pre>', done.stdout)
+    assert match, done.stderr[-2000:]
+    found = json.loads(match[1].replace('&gt;', '>').replace('&lt;', '<').replace('&amp;', '&'))
+    assert found['problems'] == []
+    assert found['figures'] == len(FIGURES)
+    assert found['paper'] == 'rgb(255, 255, 255)'
+    assert np.mean([int(x) for x in re.findall(r'\d+', found['dark'])]) < 60
+    assert found['font'] == '#e6e9ee'
+    assert found['hidden'][0] == found['hidden'][2] == 0 < found['hidden'][1]
