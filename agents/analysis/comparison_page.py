@@ -161,7 +161,8 @@ def _numbers(values: np.ndarray) -> list[float | None]:
 
 def _line(line: Line, style: Style) -> list[dict[str, Any]]:
     x = _numbers(line.x)
-    common = {'type': 'scatter', 'mode': 'lines', 'meta': line.variant, 'showlegend': False}
+    mode = 'lines' if len(line.x) > 1 else 'markers'  # A line of one point is not seen.
+    common = {'type': 'scatter', 'mode': mode, 'meta': line.variant, 'showlegend': False}
     curve = {
         **common, 'name': html.escape(line.variant), 'x': x, 'y': _numbers(line.estimate.value),
         'line': {'color': style.colour, 'dash': style.dash, 'width': 2},

@@ -1,6 +1,7 @@
 """Draws the figures of a comparison by matplotlib, as PNG and PDF."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,9 +42,7 @@ def draw(figure: Figure, labels: Mapping[str, str], styles: Mapping[str, Style])
     from matplotlib import pyplot
 
     has_rows = bool(figure.panels[0].rows)
-    height = sum(
-        0.9 + 0.32 * len(p.rows) if p.rows else (2.6 if len(figure.panels) == 1 else 1.6) for p in figure.panels
-    )
+    height = sum(_height(panel, len(figure.panels)) for panel in figure.panels)
     names = list(dict.fromkeys(line.variant for panel in figure.panels for line in panel.lines))
     num_columns = _legend_columns([labels[name] for name in names])
     height += 0 if has_rows else 0.2 + 0.19 * -(-len(names) // num_columns)
@@ -64,6 +63,20 @@ def draw(figure: Figure, labels: Mapping[str, str], styles: Mapping[str, Style])
             pyplot.close(drawn)
 
 
+def _height(panel: Panel, num_panels: int) -> float:
+    """Of a pair of axes, in inches."""
+    if not panel.rows:
+        return 2.6 if num_panels == 1 else 1.6
+    num_lines = max(_wrapped(row.label).count('\n') + 1 for row in panel.rows)
+    return 0.9 + (0.18 + 0.14 * num_lines) * len(panel.rows)
+
+
+def _wrapped(label: str) -> str:
+    """A row's label in lines of a width that leaves room for the row."""
+    first, *second = label.split(' > ')  # Of a pair, each on lines of its own.
+    return '\n> '.join('\n'.join(textwrap.wrap(part, 44)) for part in (first, *second))
+
+
 def _file(drawn: Any, ending: str) -> bytes:
     file = io.BytesIO()
     drawn.savefig(file, format=ending, dpi=200)
@@ -81,7 +94,8 @@ def _line_style(style: Style) -> dict[str, Any]:
 
 def _draw_panel(axis: Any, panel: Panel, styles: Mapping[str, Style]) -> None:
     for line in panel.lines:
-        axis.plot(line.x, line.estimate.value, **_line_style(styles[line.variant]))
+        marker = 'o' if len(line.x) == 1 else None  # A line of one point is not seen.
+        axis.plot(line.x, line.estimate.value, **_line_style(styles[line.variant]), marker=marker, markersize=4)
         axis.fill_between(
             line.x, line.estimate.low, line.estimate.high, color=styles[line.variant].colour, alpha=0.18, linewidth=0
         )
@@ -114,7 +128,7 @@ def _draw_rows(axis: Any, panel: Panel, styles: Mapping[str, Style]) -> None:
             axis.hlines(y, row.estimate.low, row.estimate.high, color=colour, linewidth=2)
         axis.plot(row.estimate.value, y, 'o', color=colour, markersize=6)
         axis.plot(seeds, np.full(len(seeds), y + 0.24), 'o', color=colour, markersize=3, alpha=0.6)
-    axis.set_yticks(range(len(panel.rows)), [row.label for row in panel.rows])
+    axis.set_yticks(range(len(panel.rows)), [_wrapped(row.label) for row in panel.rows], fontsize=8)
     axis.set_ylim(len(panel.rows) - 0.4, -0.6)
     axis.grid(visible=False, axis='y')
 

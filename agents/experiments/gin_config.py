@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import sys
+import types
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
@@ -220,7 +221,7 @@ def _readable(message: str) -> str:
 def _nearest_names(message: str) -> str:
     """What an unknown name in one of gin's messages may have been meant to be."""
     if match := re.search(r"selector ([\w.]+); <module '([\w.]+)'.* has no attribute (\w+)", message):
-        name, names = match[3], dir(sys.modules[match[2]])
+        name, names = match[3], _own_names(sys.modules[match[2]])
     elif match := re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'", message):
         name, names = match[2], _parameters(match[1])
     elif 'was not provided by an import statement' in message:
@@ -231,6 +232,13 @@ def _nearest_names(message: str) -> str:
     else:
         return ''
     return _did_you_mean(name, [name for name in names if not name.startswith('_')])
+
+
+def _own_names(module: types.ModuleType) -> list[str]:
+    """What a module defines, or its package; not what it imports from elsewhere, such as types."""
+    package = module.__name__.partition('.')[0]
+    objects = vars(module).items()
+    return [name for name, value in objects if str(getattr(value, '__module__', '')).partition('.')[0] == package]
 
 
 def _parameters(selector: str) -> list[str]:
