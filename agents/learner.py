@@ -35,7 +35,7 @@ class Learner(acme_core.Learner):
     Args:
       agent: what to train.
       num_seeds: replicas of each variant; `S` of them in all.
-      seed: the randomness of a variant's replica `i` is drawn from `seed + i`, whatever there is beside it.
+      seed: the randomness of a variant's replica `i` is drawn from `seed + i`, and depends on no other.
       num_meta_steps: meta-steps in a `step`.
       counter: counts `env_steps` (per seed, an array `[S]`; masked transitions and validation left out),
         `validation_env_steps` (likewise), `learner_updates` and `meta_updates`.

@@ -1,6 +1,6 @@
 """Executors of commands: what starts the processes of a sweep, and where.
 
-A run is a command and a folder: whatever starts the command again resumes it. So an executor is one function.
+A run is a command and a folder, and resumes when the command is started again. So an executor is one function.
 """
 
 import os

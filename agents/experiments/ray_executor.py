@@ -22,7 +22,7 @@ _PASSED_ON = ('JAX_', 'XLA_', 'XDG_CACHE_HOME')
 class RayExecutor:
     """Tasks on the nodes of a Ray cluster, which share the folders of sweep and checkout.
 
-    A task whose node is lost has the exit status `supervised.LOST`: whoever submits it again resumes it elsewhere.
+    A task whose node is lost has the exit status `supervised.LOST`: submitted again, it resumes elsewhere.
     Commands end with their tasks, and these with this process.
 
     Args:
@@ -150,7 +150,7 @@ def _connected(address: str | None) -> Any:
     except (OSError, RuntimeError, ValueError) as error:
         first = str(error).strip().split('\n')[0]
         raise ConfigurationError(
-            f'no Ray cluster can be reached at {address or "this machine"}: {first}; start one with `ray start --head`, '
-            'or leave --address out'
+            f'no Ray cluster can be reached at {address or "this machine"}: {first}; start one with '
+            '`ray start --head`, or leave --address out'
         ) from error
     return ray

@@ -150,7 +150,8 @@ def check_policy(policy: Policy, outputs: Outputs, leading: tuple[int, ...], spe
     action = distribution.sample(jax.random.key(0))
     if action.shape != (*leading, *spec.actions.shape) or action.dtype.kind != np.dtype(spec.actions.dtype).kind:
         raise CompositionError(
-            f'{name}: it draws actions {action.dtype}{list(action.shape)}, where {leading} of {spec.actions} are expected'
+            f'{name}: it draws actions {action.dtype}{list(action.shape)}, where {leading} of {spec.actions} '
+            'are expected'
         )
     if (shape := jnp.shape(distribution.log_prob(action))) != leading:
         raise CompositionError(f'{name}: log-probabilities are {shape}, where {leading} is expected')

@@ -183,6 +183,7 @@ def test_a_damaged_block_is_told_in_one_line(text, message, read):
 def test_another_package_that_imports_as_gin_is_named(tmp_path):
     (tmp_path / 'gin').mkdir()
     (tmp_path / 'gin' / '__init__.py').touch()
-    code = f'import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(gin_reader.ROOT)!r}]; import agents.experiments.gin_config'
+    path = [str(tmp_path), str(gin_reader.ROOT)]
+    code = f'import sys; sys.path[:0] = {path!r}; import agents.experiments.gin_config'
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     assert "'gin' is not gin-config: python -m pip install gin-config" in result.stderr.splitlines()[-1]
