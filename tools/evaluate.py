@@ -29,6 +29,7 @@ from agents.experiments.launch import notify
 from agents.experiments.restore import RestoredRun, in_environment, restore_learner
 from components.acting.host_actor import HostActor
 from components.environments.base import Animator, animator_of
+from components.metrics import Group
 from components.types import CompositionError, ConfigurationError
 from tools.command_line import Parser, at_least, run_command
 
@@ -109,7 +110,8 @@ def _play(run: RestoredRun, environment: dm_env.Environment, args: argparse.Name
             actor.update()
             notify(f'playing {args.episodes} episodes of seed {seed}, {name} policy')
             summary = summarise(rollout(environment, actor, args.episodes))
-            rows.append({'checkpoint': run.checkpoint, 'seed': seed, 'policy': name, **summary})
+            varied = {column: float(f'{x[seed]:.7g}') for column, x in run.learner.replica_columns.items()}
+            rows.append({'checkpoint': run.checkpoint, 'seed': seed, **varied, 'policy': name, **summary})
     return rows
 
 
@@ -135,9 +137,10 @@ def _animator(environment: dm_env.Environment) -> Animator:
 
 
 def _table(rows: list[tables.Row]) -> rich.table.Table:
-    columns = ['seed', 'policy', 'episodes', 'mean return', 'standard error', 'mean length']
+    varied = [name for name in rows[0] if name.startswith(str(Group.REPLICA('')))]
+    columns = ['seed', *varied, 'policy', 'episodes', 'mean return', 'standard error', 'mean length']
     precision = {'episode_return': '.4g', 'standard_error': '.3g', 'episode_length': '.4g'}
-    names = ['seed', 'policy', 'episodes', *precision]
+    names = ['seed', *varied, 'policy', 'episodes', *precision]
     lines = ([tables.number(row[name], precision.get(name, '')) for name in names] for row in rows)
     return tables.table(columns, lines, title=f'checkpoint {rows[0]["checkpoint"]}')
 
