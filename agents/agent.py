@@ -86,10 +86,10 @@ class Agent:
             monitor.check(self.environment)
         try:
             meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
+            _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
             self._check_learning(params, meta_params)
             check_descends(self.update_rule.optimiser, params)
             self.meta_optimiser.check(self.update_rule, params, meta_params, self.num_lifetimes)
-            _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
         except ValueError as error:
             raise CompositionError(str(error)) from error
 

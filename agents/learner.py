@@ -68,7 +68,7 @@ class Learner(acme_core.Learner):
         self.num_replicas = num_seeds * replicas.num_variants(varied or {})
         self.network = agent.network_functions()
         self.actor = Actor(agent.environment, self.network, agent.policy)
-        self.inner_loop, _ = self._loop_of(agent)
+        self.inner_loop, self.init_agent = self._loop_of(agent)
         self._num_meta_steps = num_meta_steps
         self._counter = counter or counting.Counter()
         steps = np.zeros(self.num_replicas, np.int64)  # So that what is saved has the same structure from the start.

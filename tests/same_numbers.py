@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     tolerance = args.tolerance if args.tolerance is not None else TOLERANCES[args.precision]
     failed = 0
     files = (str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/*/*.gin'))
-    for file in sorted(file for file in files if 'gin/base/' not in file and args.match in file):
+    for file in sorted(
+        file for file in files if not file.startswith(('gin/base/', 'gin/ablations/')) and args.match in file
+    ):
         path = args.folder / f'{file.replace("/", "_")}.{args.precision}.npz'
         if args.what == 'store':
             if not path.exists():

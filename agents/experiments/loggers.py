@@ -66,7 +66,8 @@ class CSVLogger(loggers.Logger, acme_core.Saveable):
     """
 
     def __init__(self, label: str, run: Run):
-        self._path, self._seed, self._num_seeds = run.directory / f'{label}.csv', run.seed, run.num_seeds
+        self._path, self._seed = run.directory / f'{label}.csv', run.seed
+        self._num_seeds = run.num_seeds if run.num_replicas > run.num_seeds else None
         self._columns, rows = self._read()
         self._num_rows = len(rows)
         if rows and rows[0].get('seed', '').isdigit():

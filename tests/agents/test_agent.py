@@ -136,9 +136,13 @@ class Counting(ActorCritic):
 )
 @pytest.mark.parametrize('is_inner', [True, False])
 def test_an_objective_of_another_shape_is_refused_before_training(objective, message, is_inner):
-    place = {'update_rule': rule_of(objective)} if is_inner else {'meta_optimiser': meta_gradient(objective=objective)}
+    make, place = (
+        (plain, {'update_rule': rule_of(objective)})
+        if is_inner
+        else (make_agent, {'meta_optimiser': meta_gradient(objective=objective)})
+    )
     with pytest.raises(CompositionError, match=message):
-        make_agent(**place)
+        make(**place)
 
 
 def test_a_field_of_an_objective_with_a_state_can_be_scheduled():

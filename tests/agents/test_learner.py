@@ -203,8 +203,8 @@ def test_counts_of_a_log_period_are_exact_beyond_32_bits():
     class AsIfMany(Learner):
         """Counts each meta-step a hundred million times."""
 
-        def meta_step(self, state):
-            state, metrics = super().meta_step(state)
+        def meta_step(self, state, values=None):
+            state, metrics = super().meta_step(state, values)
             many = jax.tree.map(
                 lambda x: x * jnp.int32(100_000_000) if jnp.issubdtype(x.dtype, jnp.integer) else x, metrics.episodes
             )

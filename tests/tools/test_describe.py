@@ -18,7 +18,7 @@ from tests.helpers.gin_text import lines_of_bindings
 from tools import describe as tool
 
 FILES = sorted(str(path.relative_to(gin_config.ROOT)) for path in gin_config.ROOT.glob('gin/*/*.gin'))
-VARIANTS = [file for file in FILES if not file.startswith('gin/base/')]
+VARIANTS = [file for file in FILES if not file.startswith(('gin/base/', 'gin/ablations/'))]
 CATCH = 'gin/catch/meta_discount.gin'
 ACTOR_CRITIC, META_GRADIENT = 'gin/base/agents/actor_critic.gin', 'gin/base/methods/meta_gradient.gin'
 INNER, OUTER = 'agent.update_rule.objective.', 'agent.meta_optimiser.outer_loss.objective.'

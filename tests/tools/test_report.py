@@ -1,5 +1,6 @@
 """tools/report.py on run folders that no training has made."""
 
+import functools
 import json
 import os
 import re
@@ -140,6 +141,7 @@ def test_ctrl_c_ends_watching(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(root / 'tools/report.py'), str(tmp_path), '--watch', '600'],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(root)},
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # Which a shell may have it ignore.
     )  # fmt: skip
     assert any(line.startswith('results are in') for line in process.stdout)
     process.send_signal(signal.SIGINT)

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.analysis.meta_rl import bandit_policies
-from agents.analysis.meta_rl.report import tests_of
+from agents.analysis.meta_rl import bandit_policies, report
 from agents.analysis.meta_rl.studies import rollout_of, study_of
 from agents.analysis.meta_rl.study import Study
 from components.environments.bandits import BernoulliBandit, Dependent, Independent, InformativeBandit, RestlessBandit
@@ -186,4 +185,4 @@ class NoStudy:
 def test_a_study_that_is_none_is_refused(study, message):
     study_of.register(MyTask, study)
     with pytest.raises(ConfigurationError, match=message):
-        tests_of({'mine': MyTask()})
+        report.tests_of({'mine': MyTask()})
