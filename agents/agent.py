@@ -77,7 +77,8 @@ class Agent:
             )
         if self.lifetime_length is not None and not self.environment.is_pure:
             raise CompositionError('Agent.lifetime_length: environments on the host cannot be reset inside the program')
-        params = jax.eval_shape(self.network_functions().init, jax.random.key(0))
+        network = self.network_functions()
+        params = jax.eval_shape(network.init, jax.random.key(0))
         if self.environment.batch_size % self.network.num_groups:
             raise CompositionError(
                 f'Network.num_groups ({self.network.num_groups}) must divide the {self.environment.batch_size} environments'
@@ -87,13 +88,13 @@ class Agent:
         try:
             meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
             _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
-            self._check_learning(params, meta_params)
+            self._check_learning(network, params, meta_params)
             check_descends(self.update_rule.optimiser, params)
             self.meta_optimiser.check(self.update_rule, params, meta_params, self.num_lifetimes)
         except ValueError as error:
             raise CompositionError(str(error)) from error
 
-    def _check_learning(self, params: Params, meta_params: MetaParams) -> None:
+    def _check_learning(self, network: NetworkFunctions, params: Params, meta_params: MetaParams) -> None:
         """Raises CompositionError if a policy or an objective returns arrays of other shapes than it should."""
         rule = self.meta_parameters.bind(self.update_rule, meta_params)
         rule = replace_all(rule, {path: schedule(jnp.int32(0)) for path, schedule in schedules_of(rule).items()})
@@ -101,11 +102,13 @@ class Agent:
         objectives = [rule.objective, *([outer] if outer else [])]
         parts = [self.policy, self.behaviour.policy, *(x for o in objectives for x in components_of(o).values())]
         policies = [part for part in parts if callable(part) and hasattr(part, 'heads')]
-        jax.eval_shape(lambda params: self._try_to_learn(params, objectives, policies), params)
+        jax.eval_shape(lambda params: self._try_to_learn(network, params, objectives, policies), params)
 
-    def _try_to_learn(self, params: Params, objectives: Sequence[Objective], policies: Sequence[Policy]) -> None:
+    def _try_to_learn(
+        self, network: NetworkFunctions, params: Params, objectives: Sequence[Objective], policies: Sequence[Policy]
+    ) -> None:
         """Calls policies and objectives on the shapes of a trajectory of two steps."""
-        spec, network, batch_size = self.environment.spec(), self.network_functions(), self.network.num_groups
+        spec, batch_size = self.environment.spec(), self.network.num_groups
         leading = 3, batch_size
         observation = jax.tree.map(lambda s: jnp.zeros((*leading, *s.shape), s.dtype), spec.observations)
         first, ones, core_state = jnp.ones(leading, bool), jnp.ones((2, batch_size)), network.initial_state(batch_size)

@@ -52,7 +52,9 @@ def make_learner(rule=RULE, path=DISCOUNT, **kwargs):
     ('rule', 'path', 'kwargs'),
     [
         (RULE, DISCOUNT, {}),
-        (RULE, DISCOUNT, {'step_weights': Uniform(), 'outer_data': TrainingTrajectory()}),
+        pytest.param(
+            RULE, DISCOUNT, {'step_weights': Uniform(), 'outer_data': TrainingTrajectory()}, marks=pytest.mark.slow
+        ),
         (STATEFUL, 'objective.objective.objective.returns.discount', {}),
     ],
 )
