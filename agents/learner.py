@@ -1,5 +1,6 @@
 """The one learner: every variant is this compiled step with other components in it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from agents import replicas
 from agents.agent import Agent
 from agents.replicas import Replicas
 from components.acting.actor import Actor
-from components.axes import over_axis, tree_where
+from components.axes import in_groups, over_axis, tree_where
 from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import named_failures
 from components.inner_loop import AgentState, InnerLoop, acting_loop
@@ -41,7 +42,9 @@ class Learner(acme_core.Learner):
         `validation_env_steps` (likewise), `learner_updates` and `meta_updates`.
       logger: is given one row per step: counts, and metrics as arrays `[S]`.
       check_finite: whether to stop when a loss or a weight is infinite or not a number.
-      varied: numbers of the update rule, by path, that differ between variants, as `replicas.check` takes them.
+      varied: numbers, by path, that differ between variants, as `replicas.check` takes them.
+      replicas_at_once: how many of them are computed side by side; the next ones take their meta-steps of a call after
+        them. It divides `S`; None for all.
 
     Raises:
       ValueError: if `num_seeds` or `num_meta_steps` < 1, or a seed is not a number of 32 bits.
@@ -58,6 +61,7 @@ class Learner(acme_core.Learner):
         logger: loggers.Logger | None = None,
         check_finite: bool = True,
         varied: Replicas | None = None,
+        replicas_at_once: int | None = None,
     ):
         if num_seeds < 1 or num_meta_steps < 1:
             raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
@@ -66,6 +70,7 @@ class Learner(acme_core.Learner):
         self.agent, self.num_seeds = agent, num_seeds
         self.replica_values = replicas.values_of(varied or {}, num_seeds)
         self.num_replicas = num_seeds * replicas.num_variants(varied or {})
+        self._at_once = replicas_at_once or self.num_replicas
         self.network = agent.network_functions()
         self.actor = Actor(agent.environment, self.network, agent.policy)
         self.inner_loop, self.init_agent = self._loop_of(agent)
@@ -75,13 +80,17 @@ class Learner(acme_core.Learner):
         self._counter.increment(env_steps=steps, validation_env_steps=steps, learner_updates=0, meta_updates=0)
         self._logger = logger or loggers.NoOpLogger()
         seeds = seed + np.arange(self.num_replicas, dtype=np.uint32) % num_seeds
-        init = jax.jit(over_axis(self.init_state, self.num_replicas))
+        init = jax.jit(in_groups(over_axis(self.init_state, self._at_once), self._num_groups))
         with named_failures(agent.environment):
             keys = jax.vmap(jax.random.key)(seeds.astype(np.uint32))
             self.state: LearnerState = jax.block_until_ready(init(keys, self.replica_values))
         self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
         self._check_finite = check_finite
         self._zero_so_far = set(agent.meta_parameters.parameters)
+
+    @property
+    def _num_groups(self) -> int:
+        return self.num_replicas // self._at_once
 
     @property
     def replica_columns(self) -> dict[str, np.ndarray]:
@@ -162,7 +171,7 @@ class Learner(acme_core.Learner):
 
         Args:
           key: of its randomness.
-          values: of its update rule, by path, where they are not the agent's.
+          values: by path, where they are not the agent's.
         """
         agent = replicas.bound(self.agent, values or {})
         meta_key, agents_key = jax.random.split(key)
@@ -174,7 +183,7 @@ class Learner(acme_core.Learner):
         return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
 
     def meta_step(self, state: LearnerState, values: FieldValues | None = None) -> tuple[LearnerState, Metrics]:
-        """One meta-step of one replica, with these values in its update rule; pure."""
+        """One meta-step of one replica, with these values at their paths; pure."""
         agent = replicas.bound(self.agent, values or {})
         state, metrics = agent.meta_optimiser.step(state, self._loop_of(agent)[0])
         for name, monitor in self.agent.monitors.items():
@@ -209,7 +218,7 @@ class Learner(acme_core.Learner):
 
         def renew(state: LearnerState) -> LearnerState:
             agents = self._new_agents(agent, jax.vmap(lambda key: jax.random.fold_in(key, 0x11FE))(state.agents.key))
-            optimiser = self.agent.meta_optimiser
+            optimiser = agent.meta_optimiser
             initial = optimiser.init(state.meta_params, agents)
             return state._replace(
                 agents=tree_where(is_reset, agents, state.agents),
@@ -230,7 +239,14 @@ class Learner(acme_core.Learner):
         """Meta-steps of all replicas: the state after them, their metrics, the meta-parameters' values then, and
         whether all weights are finite; the last three `[S]`.
         """
-        step = jax.jit(over_axis(self.meta_step, self.num_replicas))  # So that it is traced once, not twice.
+        group = functools.partial(self._steps_of_group, num_meta_steps)
+        return in_groups(group, self._num_groups)(state, replica_values)
+
+    def _steps_of_group(
+        self, num_meta_steps: Array, state: LearnerState, replica_values: FieldValues
+    ) -> tuple[LearnerState, Metrics, dict[str, PyTree], Array]:
+        """`_steps` of replicas that are computed side by side."""
+        step = jax.jit(over_axis(self.meta_step, self._at_once))  # So that it is traced once, not twice.
         shapes = jax.eval_shape(lambda state: _with_float_logs(step(state, replica_values)[1]), state)
         zeros = jax.tree.map(_no_total, shapes)
 
@@ -241,7 +257,7 @@ class Learner(acme_core.Learner):
 
         state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
         metrics = totals._replace(logs=jax.tree.map(lambda x: x / jnp.maximum(num_meta_steps, 1), totals.logs))
-        values = over_axis(self.agent.meta_parameters.values, self.num_replicas)(state.meta_params)
+        values = over_axis(self.agent.meta_parameters.values, self._at_once)(state.meta_params)
         return state, metrics, values, jax.vmap(_is_finite)((state.agents.params, state.meta_params))
 
     def _row(self, metrics: Metrics, meta_values: dict[str, PyTree], num_meta_steps: int) -> loggers.LoggingData:

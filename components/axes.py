@@ -26,3 +26,21 @@ def over_axis(function: Callable[..., T], size: int) -> Callable[..., T]:
         return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], args)))
 
     return only
+
+
+def in_groups(function: Callable[..., T], num_groups: int) -> Callable[..., T]:
+    """A function of trees with a leading axis, called with one group of it after the other, as by `jax.lax.map`.
+
+    Args:
+      function: of a group; its results have the axis, too.
+      num_groups: that the axis is split into, which divides its size; one is called as it is.
+    """
+    if num_groups == 1:
+        return function
+
+    def mapped(*args: PyTree) -> T:
+        groups = jax.tree.map(lambda x: x.reshape(num_groups, x.shape[0] // num_groups, *x.shape[1:]), args)
+        results = jax.lax.map(lambda group: function(*group), groups)
+        return jax.tree.map(lambda x: x.reshape(num_groups * x.shape[1], *x.shape[2:]), results)
+
+    return mapped

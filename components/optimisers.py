@@ -1,6 +1,7 @@
-"""Inner optimisers: an optax transformation and a learning rate that can be meta-learned, and their checks."""
+"""Optimisers: an optax transformation and a learning rate that is a field, and their checks."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,11 @@ class Optimiser:
         """State before the first step."""
         return self.transform.init(params)
 
+    def update(self, gradient: Params, state: OptState, params: Params) -> tuple[Params, OptState]:
+        """What a step adds to the parameters, and the next state; as of a complete optimiser of optax."""
+        direction, state = self.transform.update(gradient, state, params)
+        return jax.tree.map(lambda d: -self.learning_rate * d, direction), state
+
     def step(self, gradient: Params, state: OptState, params: Params) -> tuple[Params, OptState]:
         """Takes one step, differentiable in all arguments and in `learning_rate`.
 
@@ -98,8 +104,12 @@ class Optimiser:
         Returns:
           The moved parameters and the next state.
         """
-        direction, state = self.transform.update(gradient, state, params)
-        return jax.tree.map(lambda p, d: p - self.learning_rate * d, params, direction), state
+        updates, state = self.update(gradient, state, params)
+        return jax.tree.map(jnp.add, params, updates), state
+
+
+CompleteOptimiser: TypeAlias = optax.GradientTransformation | Optimiser
+"""What updates come from that are added to parameters: `optax.adam(...)`, or an `Optimiser`."""
 
 
 def check_descends(optimiser: Optimiser, params: Params, name: str = 'Optimiser.transform') -> None:
@@ -122,11 +132,11 @@ def check_descends(optimiser: Optimiser, params: Params, name: str = 'Optimiser.
         )
 
 
-def check_complete(optimiser: optax.GradientTransformation, params: Params, name: str) -> None:
+def check_complete(optimiser: CompleteOptimiser, params: Params, name: str) -> None:
     """Checks that a complete optimiser, whose updates are added to parameters, steps down a gradient.
 
     Args:
-      optimiser: such as `optax.adam(1e-3)`.
+      optimiser: such as `optax.adam(1e-3)`, or an `Optimiser`.
       params: what it is for, or their shapes.
       name: of the field that holds it, for the message.
 
@@ -137,7 +147,7 @@ def check_complete(optimiser: optax.GradientTransformation, params: Params, name
     climbed = _weights_with(optimiser, params, name, sign=1)
     if climbed:
         raise ValueError(
-            f'{name} steps up the gradient of {climbed}: it takes a complete optimiser, such as optax.adam(), '
+            f'{name} steps up the gradient of {climbed}: it takes a complete optimiser, such as an Optimiser, optax.adam(), '
             'or a chain that ends with one or with optax.scale_by_learning_rate()'
         )
 
@@ -185,7 +195,7 @@ def check_differentiable(optimiser: Optimiser, params: Params) -> None:
         )
 
 
-def _weights_with(transform: optax.GradientTransformation, params: Params, name: str, sign: int) -> str:
+def _weights_with(transform: CompleteOptimiser, params: Params, name: str, sign: int) -> str:
     """Names of the arrays whose first steps have a product of this sign with a constant gradient."""
     params = jax.tree.map(np.zeros_like, _miniature(params))  # So that weight decay does nothing.
     random = np.random.default_rng(0)

@@ -296,9 +296,9 @@ def test_every_macro_of_the_base_means_the_same_in_every_variant(file):
 def test_a_binding_after_the_files_changes_nothing_else():
     build('gin/catch/meta_discount.gin')
     before = gin_config.config_str()
-    build('gin/catch/meta_discount.gin', 'outer/optax.adam.learning_rate = 0.5')
+    build('gin/catch/meta_discount.gin', 'outer/optimisers.Optimiser.learning_rate = 0.5')
     assert gin_config.config_str() == before.replace(
-        'outer/optax.adam.learning_rate = 0.003', 'outer/optax.adam.learning_rate = 0.5'
+        'outer/optimisers.Optimiser.learning_rate = 0.003', 'outer/optimisers.Optimiser.learning_rate = 0.5'
     )
 
 

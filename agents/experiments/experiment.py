@@ -57,8 +57,12 @@ class Experiment:
       loggers: each called with a label (`train`, `eval`) and the `Run`.
       stop_when_not_finite: whether to stop when a loss or a weight is infinite or not a number.
       replicas: numbers that differ between agents of this one program: by path from the update rule, such as
-        `optimiser.learning_rate`, a value for each variant, as many for each path. Where a path is a meta-parameter's,
-        it is what that starts from. Every variant has `num_seeds` replicas, with the same seeds; there are `S` in all.
+        `optimiser.learning_rate`, or of the meta-optimiser, such as `meta_optimiser.optimiser.learning_rate`, a value for
+        each variant, as many for each path. Where a path is a meta-parameter's, it is what that starts from. Every
+        variant has `num_seeds` replicas, with the same seeds; there are `S` in all.
+      replicas_at_once: how many replicas are computed side by side; the next ones take their meta-steps of a row after
+        them, which needs less memory, and less time where side by side is no faster, as on a CPU. It divides `S`. None
+        for all.
       compilation_cache: folder where compiled programs are kept for the next start, None for none.
 
     Raises:
@@ -78,6 +82,7 @@ class Experiment:
     loggers: Sequence[LoggerFactory] = ()
     stop_when_not_finite: bool = True
     replicas: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    replicas_at_once: PositiveInt | None = None
     compilation_cache: str | None = DEFAULT
 
     def __post_init__(self) -> None:
@@ -88,6 +93,10 @@ class Experiment:
             )
 
         replicas.check(self.replicas, self.agent)
+        if self.num_replicas % (self.replicas_at_once or 1):
+            raise CompositionError(
+                f'Experiment.replicas_at_once ({self.replicas_at_once}) must divide the {self.num_replicas} replicas'
+            )
         if min(self.meta_steps_in(self.log_every), self.num_meta_steps) > MAX_INT:
             raise CompositionError(
                 f'Experiment.log_every is {self.log_every:,} steps, more than {MAX_INT:,} meta-steps: '
@@ -126,6 +135,7 @@ class Experiment:
             logger=logger,
             check_finite=self.stop_when_not_finite,
             varied=self.replicas,
+            replicas_at_once=self.replicas_at_once,
         )
 
     def run(

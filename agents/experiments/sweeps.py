@@ -1,7 +1,8 @@
 """Sweeps: variants of a run and a grid of values, as runs with names and bindings.
 
-A key of the grid that is a path from the update rule is a number that every seed can have another value of: all its
-values are replicas along the seeds' axis of one run. Any other key is bound in separate runs.
+A key of the grid that is a path from the update rule, or from the agent to its meta-optimiser, is a number that every
+seed can have another value of: all its values are replicas along the seeds' axis of one run. Any other key is bound in
+separate runs.
 """
 
 import ast
@@ -18,12 +19,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from agents import replicas
+from agents.agent import Agent
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
-from components import component_tree
 from components.component import NonNegativeInt, PositiveInt, component
 from components.types import CompositionError, ConfigurationError, UserError
-from components.update_rule import UpdateRule
 
 REPLICAS = 'experiment.Experiment.replicas'
 """What holds the values of numbers that differ along the seeds' axis, by path."""
@@ -58,8 +59,8 @@ class Sweep:
 
     Args:
       variants: by name.
-      grid: values by what is bound to them: a path from the update rule to a number (`optimiser.learning_rate`), a
-        macro, or a parameter as a gin file names it. A string that begins with `@` or `%` is a reference or a macro.
+      grid: values by what is bound to them: a path from the update rule to a number (`optimiser.learning_rate`) or
+        from `meta_optimiser`, a macro, or a parameter as a gin file names it. A string that begins with `@` or `%` is a reference or a macro.
       zipped: whether the first values of all keys belong together, the second ones, and so on; else all combinations.
       num_seeds: of each run, trained as one batch; None for what the variant says.
       retries: how often a run is started again that was killed, or lost with its machine.
@@ -205,9 +206,9 @@ def planned_runs(sweep: Sweep) -> list[SweepRun]:
         for bound, rows in _grouped(sweep):
             lines = [f'{key} = {text}' for key, text in bound.items()]
             seeds = [] if sweep.num_seeds is None else [f'NUM_SEEDS = {sweep.num_seeds}']
-            replicas = {path: [row[path] for row in rows] for path in _paths(sweep.grid)}
+            varied = {path: [row[path] for row in rows] for path in _paths(sweep.grid)}
             folder = _unique(_name(name, bound), [run.name for run in runs])
-            runs.append(SweepRun(folder, name, [*variant.gin_files], [*variant.bindings, *lines, *seeds], replicas))
+            runs.append(SweepRun(folder, name, [*variant.gin_files], [*variant.bindings, *lines, *seeds], varied))
     return runs
 
 
@@ -235,7 +236,7 @@ def check_runs(runs: Sequence[SweepRun]) -> list[SweepRun]:
     for run in runs:
         try:
             experiment = _build(run.gin_files, run.bindings)
-            _check_paths(run.replicas, experiment.agent.update_rule)
+            _check_paths(run.replicas, experiment.agent)
             if run.replicas:
                 experiment = _build(run.gin_files, run.lines)
         except UserError as error:
@@ -251,17 +252,12 @@ def _build(gin_files: Sequence[str], bindings: Sequence[str]) -> Experiment:
     return gin_config.build(Experiment)
 
 
-def _check_paths(paths: Collection[str], update_rule: UpdateRule) -> None:
-    learnable = component_tree.learnable_paths(update_rule)
-    numeric = [path for path, value in learnable.items() if not callable(value)]
+def _check_paths(paths: Collection[str], agent: Agent) -> None:
     for path in paths:
-        if path in learnable and path not in numeric:
-            raise ConfigurationError(f'grid: {path} leads to weights of a network, which are no number')
-        if path not in numeric:
-            why = component_tree.why_not_learnable(update_rule, path)
+        if path not in replicas.numbers(agent):
             raise ConfigurationError(
-                f'grid: {path} leads to no number ({why}); there is {", ".join(sorted(numeric))}; or name the field as '
-                'a gin file does, for separate runs'
+                f'grid: {path} leads to no number: {replicas.why_no_number(agent, path)}; or name the field as a gin '
+                'file does, for separate runs'
             )
 
 
@@ -281,9 +277,8 @@ def _grouped(sweep: Sweep) -> list[tuple[dict[str, str], list[dict[str, Any]]]]:
 
 
 def _paths(grid: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Keys that are paths from the update rule."""
-    fields = {field.name for field in dataclasses.fields(UpdateRule)}
-    return [key for key in grid if '/' not in key and key.partition('.')[0] in fields]
+    """Keys that are paths to numbers of every seed."""
+    return [key for key in grid if replicas.is_path(key)]
 
 
 def _split(text: str) -> Iterator[str]:

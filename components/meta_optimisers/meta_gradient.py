@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import optax
 from acme import specs
 from jaxtyping import PyTree
 
@@ -16,7 +15,7 @@ from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.outer_loss import OuterLoss
 from components.meta_optimisers.regularisers import Regulariser, check_regularisers
 from components.metrics import Metrics
-from components.optimisers import check_complete
+from components.optimisers import CompleteOptimiser, check_complete
 from components.types import Array, MetaParams, Params
 from components.update_rule import UpdateRule
 
@@ -29,7 +28,7 @@ class MetaGradient:
 
     Args:
       outer_loss: what agents are evaluated by, after how many updates.
-      optimiser: of the meta-parameters, learning rate included: `optax.adam(...)`, or a `chain`.
+      optimiser: of the meta-parameters, learning rate included: an `Optimiser`, `optax.adam(...)`, or a `chain`.
       gradient_estimator: how the derivative is computed.
       regularisers: penalties of the meta-parameters beside the outer loss, by the name that they are logged under.
       overlapping: moves the meta-parameters after every update, along the meta-gradient through the latest updates that
@@ -43,7 +42,7 @@ class MetaGradient:
     """
 
     outer_loss: OuterLoss
-    optimiser: optax.GradientTransformation
+    optimiser: CompleteOptimiser
     gradient_estimator: GradientEstimator = Mixed()
     regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
     overlapping: bool = False

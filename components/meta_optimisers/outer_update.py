@@ -16,6 +16,7 @@ from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.regularisers import Regulariser
 from components.metrics import Group, Metrics, NamedLogs, mean_over_axis, with_logs
 from components.objectives.base import Unroll, masked_mean
+from components.optimisers import CompleteOptimiser
 from components.types import Array, MetaParams, Params, Trajectory
 
 
@@ -33,7 +34,7 @@ class MetaOptState(NamedTuple):
     lifetime_state: PyTree
 
 
-def init(optimiser: optax.GradientTransformation, meta_params: MetaParams, lifetime_state: PyTree = ()) -> MetaOptState:
+def init(optimiser: CompleteOptimiser, meta_params: MetaParams, lifetime_state: PyTree = ()) -> MetaOptState:
     """State before the first step."""
     return MetaOptState(optimiser.init(meta_params), jax.tree.map(jnp.zeros_like, meta_params), lifetime_state)
 
@@ -47,7 +48,7 @@ def reset_lifetimes(meta_opt_state: MetaOptState, initial: MetaOptState, is_rese
 
 def outer_update(
     estimate: Callable[[AgentState, PyTree], Estimate],
-    optimiser: optax.GradientTransformation,
+    optimiser: CompleteOptimiser,
     state: LearnerState,
     inner_loop: InnerLoop,
     regularisers: Mapping[str, Regulariser],

@@ -11,7 +11,7 @@ from agents import replicas
 from agents.experiments.experiment import Experiment
 from agents.experiments.loggers import CSVLogger, Run
 from agents.learner import Learner
-from components.component_tree import replace_at
+from components.component_tree import replace_all
 from components.meta_optimisers.base import Fixed
 from components.meta_parameters.bijectors import Sigmoid
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar, Weights
@@ -26,6 +26,8 @@ from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient
 
 RATE = 'optimiser.learning_rate'
+META_RATE = 'meta_optimiser.optimiser.learning_rate'
+OUTER_DISCOUNT = 'meta_optimiser.outer_loss.objective.returns.discount'
 
 
 class Rows:
@@ -36,27 +38,28 @@ class Rows:
         self.rows.append(row)
 
 
-def agent_with(learning_rate=1e-3, discount=0.9):
+def agent_with(learning_rate=1e-3, discount=0.9, **of_meta_optimiser):
     """Lifetimes of four updates, two in a meta-step, so that some end in ten."""
     agent = make_agent(
         meta_parameters=MetaParameterSet({DISCOUNT: Scalar(Sigmoid(), initial_value=discount)}),
-        meta_optimiser=meta_gradient(num_inner_steps=2),
+        meta_optimiser=meta_gradient(num_inner_steps=2, optimiser=Optimiser(optax.scale_by_adam(), 1e-2)),
         num_lifetimes=2,
         lifetime_length=4,
     )
-    return replace_at(agent, f'update_rule.{RATE}', learning_rate)
+    return replace_all(agent, {f'update_rule.{RATE}': learning_rate, **of_meta_optimiser})
 
 
 def test_each_replica_is_the_agent_that_trains_alone(x64):
-    varied = {RATE: [1e-3, 2e-2], DISCOUNT: [0.5, 0.95]}
+    varied = {RATE: [1e-3, 2e-2], DISCOUNT: [0.5, 0.95], META_RATE: [1e-2, 5e-2], OUTER_DISCOUNT: [1.0, 0.9]}
     rows = Rows()
     together = Learner(agent_with(), num_seeds=2, seed=3, logger=rows, varied=varied)
     together.advance(10)
     assert together.num_replicas == 4
     assert together.state.agents.num_updates.max() < 20
-    for i, (rate, discount) in enumerate(zip(*varied.values(), strict=True)):
+    for i, (rate, discount, *of_meta_optimiser) in enumerate(zip(*varied.values(), strict=True)):
         alone_rows = Rows()
-        alone = Learner(agent_with(rate, discount), num_seeds=2, seed=3, logger=alone_rows)
+        agent = agent_with(rate, discount, **dict(zip((META_RATE, OUTER_DISCOUNT), of_meta_optimiser, strict=True)))
+        alone = Learner(agent, num_seeds=2, seed=3, logger=alone_rows)
         alone.advance(10)
         ours = jax.tree.map(lambda x, i=i: x[2 * i : 2 * i + 2], together.state)
         for a, b in zip(jax.tree.leaves(ours.agents.params), jax.tree.leaves(alone.state.agents.params), strict=True):
@@ -69,6 +72,27 @@ def test_each_replica_is_the_agent_that_trains_alone(x64):
         ratio = f'meta_gradient_signal_to_noise_over_seeds/{DISCOUNT}'
         np.testing.assert_allclose(row[ratio][2 * i : 2 * i + 2], alone_row[ratio], rtol=1e-6)
     np.testing.assert_array_equal(rows.rows[0][f'replica/{RATE}'], [1e-3, 1e-3, 2e-2, 2e-2])
+
+
+@pytest.mark.parametrize('at_once', [1, 2])
+def test_replicas_in_groups_are_those_side_by_side(at_once, x64):
+    agent = make_agent(meta_parameters=MetaParameterSet(), meta_optimiser=Fixed())
+    rows, states = [], []
+    for replicas_at_once in (None, at_once):
+        logger = Rows()
+        learner = Learner(
+            agent, num_seeds=2, logger=logger, varied={RATE: [1e-3, 2e-2]}, replicas_at_once=replicas_at_once
+        )
+        learner.advance(3)
+        learner.advance(2)
+        rows.append(logger.rows)
+        states.append(learner.state)
+    for x, y in zip(*(jax.tree.leaves(state.agents.params) for state in states), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
+    for side_by_side, in_groups in zip(*rows, strict=True):
+        assert side_by_side.keys() == in_groups.keys()
+        for name, x in side_by_side.items():
+            np.testing.assert_allclose(in_groups[name], x, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_a_table_has_the_seeds_of_each_variant(tmp_path):
@@ -88,7 +112,7 @@ SIZED = Sum({'actor_critic': ActorCritic(LambdaReturn()), 'entropy': EntropyBonu
     [
         ({RATE: [0.1, 0.2], DISCOUNT: [0.9]}, f'as many values for each path, .* 2 for {RATE}, 1 for {DISCOUNT}'),
         ({RATE: []}, f'at least one; got 0 for {RATE}'),
-        ({'optimiser.rate': [0.1]}, "'optimiser.rate': no such field; what can be learned is .*learning_rate"),
+        ({'optimiser.rate': [0.1]}, "'optimiser.rate': no such field; there is .*learning_rate"),
         ({'optimiser': [0.1]}, "'optimiser': the field is neither a number"),
         ({RATE: [0.1, -1.0]}, f"'{RATE}' must be in .*, got -1.0"),
         ({RATE: [0.1, float('nan')]}, f"'{RATE}' must be .*, got nan"),
@@ -114,7 +138,7 @@ def test_an_integer_is_varied_in_runs_of_their_own():
 def test_weights_of_a_network_are_no_number():
     rule = UpdateRule(LEARNED, Optimiser(optax.scale_by_rms(), 0.1))
     agent = make_agent(update_rule=rule, meta_parameters=MetaParameterSet({'objective.returns.weights': Weights()}))
-    with pytest.raises(CompositionError, match='what can be learned is objective'):
+    with pytest.raises(CompositionError, match='weights of a network; there is meta_optimiser'):
         replicas.check({'objective.returns.weights': [1.0]}, agent)
 
 
@@ -123,3 +147,5 @@ def test_an_experiment_refuses_replicas_before_it_trains():
         Experiment(agent_with(), total_env_steps=1_000, replicas={RATE: [-1.0]})
     experiment = Experiment(agent_with(), total_env_steps=1_000, num_seeds=3, replicas={RATE: [0.1, 0.2]})
     assert experiment.num_replicas == 6
+    with pytest.raises(CompositionError, match=r'replicas_at_once \(4\) must divide the 6 replicas'):
+        Experiment(agent_with(), total_env_steps=1_000, num_seeds=3, replicas={RATE: [0.1, 0.2]}, replicas_at_once=4)

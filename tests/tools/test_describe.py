@@ -74,9 +74,9 @@ def parameters(settings, container=None):
         (['inner/returns.LambdaReturn.lambda_ = 0.5'], f'{INNER}returns.lambda_', '0.5', '', COMMAND_LINE),
         (['inner/returns.LambdaReturn.lambda_ = 0.5'], f'{OUTER}returns.lambda_', '1.0', '',
          at(META_GRADIENT, 'outer/returns.LambdaReturn.lambda_')),
-        ([], 'agent.meta_optimiser.optimiser.transforms[1].learning_rate', '0.003', '',
-         at(META_GRADIENT, 'outer/optax.adam.learning_rate')),
-        ([], 'agent.meta_optimiser.optimiser.transforms[1].b1', '0.9', '', DEFAULT),
+        ([], 'agent.meta_optimiser.optimiser.learning_rate', '0.003', '',
+         at(META_GRADIENT, 'outer/optimisers.Optimiser.learning_rate')),
+        ([], 'agent.meta_optimiser.optimiser.transform.transforms[1].b1', '0.9', '', DEFAULT),
         ([], 'loggers[0]', '@loggers.CSVLogger', '', at('gin/base/run.gin', 'experiment.Experiment.loggers')),
     ],
 )  # fmt: skip

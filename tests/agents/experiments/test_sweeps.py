@@ -112,9 +112,14 @@ def test_a_value_of_a_path_is_a_number(value):
     [
         ({'good': CATCH, 'bad': Variant(CATCH.gin_files, ['GAMA = 1'])}, {}, 'variant bad: macro GAMA'),
         ({'v': CATCH}, {'catch.Catch.column': [3]}, 'variant v, run v-column=3: .*column'),
-        ({'v': CATCH}, {'objective.returns.bootstrap': [1.0]}, 'leads to no number .*optimiser.learning_rate'),
+        ({'v': CATCH}, {'objective.returns.bootstrap': [1.0]}, 'leads to no number: .*optimiser.learning_rate'),
         ({'v': CATCH}, {'optimiser.learning_rate': [1e-3, -1.0]}, 'variant v: .*learning_rate. must be'),
-        ({'v': CATCH}, {'objective.nothing': [1.0]}, 'objective.nothing leads to no number .no such field'),
+        (
+            {'v': CATCH},
+            {'meta_optimiser.optimiser.learning_rate': [1.0]},
+            'leads to no number: no such field; there is',
+        ),
+        ({'v': CATCH}, {'objective.nothing': [1.0]}, 'objective.nothing leads to no number: no such field'),
     ],
 )
 def test_what_cannot_be_built_names_its_variant(variants, grid, part):
