@@ -14,14 +14,15 @@ three seeds have none. Runs that are not complete are marked as partial.
 Writes to --out, by default the folder report in the first folder: report.html, which opens offline; each figure as PNG
 and PDF (learning curves, final performance, performance profiles, probability of improvement, meta-parameters, their
 signal-to-noise); and the tables comparison, probability_of_improvement and differences, each in Markdown, CSV and
-LaTeX. --watch writes them again until all runs are complete; Ctrl-C ends it. Exit status: 0, 2 when what was asked for
-cannot be done, or 130 after Ctrl-C.
+LaTeX. --watch writes them again until all runs are complete or have failed for good; Ctrl-C ends it. Exit status: 0, 2
+when what was asked for cannot be done, or 130 after Ctrl-C.
 """
 
 import argparse
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 # A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
@@ -57,23 +58,28 @@ def _report(args: argparse.Namespace) -> int:
 
 def _is_finished(args: argparse.Namespace) -> bool:
     """Writes all reports; returns whether they need not be written again."""
+    listed = run_tables.listed_runs(args.folder)
     try:
-        unfinished, missing = _write(args)
+        reports, missing = _write(args, listed)
     except run_tables.NothingYetError as error:
-        if not args.watch:
+        if not args.watch or (listed and all(run.failure is not None for run in listed)):
             raise
         print(f'waiting: {error}', flush=True)
         return False
-    is_finished = not (args.watch and unfinished)
+    is_finished = not (args.watch and any(report.awaited() for report in reports))
+    if is_finished:
+        for run in [run for run in reports[0].failed() if all(run in report.failed() for report in reports)]:
+            print(f'failed: {run.name}: {run.failure}', flush=True)
     if missing and is_finished:
         raise missing
     return is_finished
 
 
-def _write(args: argparse.Namespace) -> tuple[list[str], PlotlyMissingError | None]:
-    """Writes all reports; returns the names of variants and runs that are not complete, and why there is no page."""
+def _write(
+    args: argparse.Namespace, listed: Sequence[run_tables.ListedRun]
+) -> tuple[list[comparison_report.Report], PlotlyMissingError | None]:
+    """Writes all reports; returns them, and why there is no page."""
     out, missing = args.out or args.folder[0] / 'report', None
-    not_started = run_tables.not_started(args.folder)
     reports = comparison_report.reports_of(
         run_tables.find_runs(args.folder),
         out,
@@ -81,7 +87,7 @@ def _write(args: argparse.Namespace) -> tuple[list[str], PlotlyMissingError | No
         table=args.table,
         column=args.column,
         published=comparison_report.read_published(args.published) if args.published else [],
-        not_started=not_started,
+        listed=listed,
         by_environment=args.by_environment,
     )
     for report in reports:
@@ -90,9 +96,9 @@ def _write(args: argparse.Namespace) -> tuple[list[str], PlotlyMissingError | No
         except PlotlyMissingError as error:
             missing = error
         tables.show(tables.table(*comparison_report.comparison_table(report.variants), caption=report.about()))
-    partial = [variant.name for report in reports for variant in report.variants if not variant.is_complete]
-    print(f'results are in {out}' + (f'; {len(partial)} variants are partial' if partial else ''), flush=True)
-    return partial + not_started, missing
+    partial = sum(not variant.is_complete for report in reports for variant in report.variants)
+    print(f'results are in {out}' + (f'; {partial} variants are partial' if partial else ''), flush=True)
+    return reports, missing
 
 
 def _share(text: str) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.analysis import comparison, comparison_figures, comparison_page, comparison_plots, tables, variants
 from agents.analysis.comparison_figures import MAX_SHOWN, Compared, Published
-from agents.analysis.run_tables import Run, RunTableError
+from agents.analysis.run_tables import ListedRun, Run, RunTableError
 from agents.analysis.variants import Configurations, Measure, Variant
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -29,7 +29,7 @@ class Report(NamedTuple):
       configurations: of their runs.
       out: folder of the files.
       published: values to compare with.
-      not_started: names of the runs that a sweep has still to start.
+      listed: runs that sweeps are to train.
     """
 
     measure: Measure
@@ -37,7 +37,22 @@ class Report(NamedTuple):
     configurations: Configurations
     out: pathlib.Path
     published: Sequence[Published] = ()
-    not_started: Sequence[str] = ()
+    listed: Sequence[ListedRun] = ()
+
+    def not_started(self) -> list[str]:
+        """Names of the runs that a sweep has still to start."""
+        return [run.name for run in self.listed if not run.is_started and run.failure is None]
+
+    def failed(self) -> list[ListedRun]:
+        """Runs that have failed for good, and so stay partial."""
+        complete = {variant.run.directory.resolve() for variant in self.variants if variant.is_complete}
+        return [run for run in self.listed if run.failure is not None and run.directory.resolve() not in complete]
+
+    def awaited(self) -> list[str]:
+        """Names of variants and runs of which there may be more later."""
+        over = {run.directory.resolve() for run in self.failed()}
+        partial = [variant for variant in self.variants if not variant.is_complete]
+        return [each.name for each in partial if each.run.directory.resolve() not in over] + self.not_started()
 
     def shown(self) -> list[Variant]:
         """The variants that figures show: the best ones, if there are more than can be told apart."""
@@ -73,11 +88,13 @@ class Report(NamedTuple):
         """What was compared, in a line."""
         environment = self.configurations.environment(self.variants[0].run)
         partial = sum(not variant.is_complete for variant in self.variants)
+        not_started, failed = self.not_started(), [f'{run.name} ({run.failure})' for run in self.failed()]
         parts = [
             f'Environment: {environment}.',
             f'Final performance: {comparison_figures.final_caption(self.measure)}.',
             f'{partial} of {len(self.variants)} variants are partial.' if partial else '',
-            f'Not started yet: {comparison_figures.few(self.not_started)}.' if self.not_started else '',
+            f'Not started yet: {comparison_figures.few(not_started)}.' if not_started else '',
+            f'Failed: {comparison_figures.few(failed)}.' if failed else '',
             f'Figures show the best {MAX_SHOWN} of {len(self.variants)}.' if len(self.variants) > MAX_SHOWN else '',
             f'Written {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M}.',
         ]
@@ -221,7 +238,7 @@ def reports_of(
     table: str | None = None,
     column: str | None = None,
     published: Sequence[Published] = (),
-    not_started: Sequence[str] = (),
+    listed: Sequence[ListedRun] = (),
     by_environment: bool = False,
 ) -> list[Report]:
     """Reads what a report of runs needs.
@@ -233,7 +250,7 @@ def reports_of(
       table: as `variants.measure_of` takes it.
       column: likewise.
       published: values to compare with.
-      not_started: names of the runs that a sweep has still to start.
+      listed: runs that sweeps are to train.
       by_environment: whether runs in different environments get a report each, in a folder each.
 
     Raises:
@@ -256,7 +273,7 @@ def reports_of(
     for folder, group in zip(folders, groups.values(), strict=True):
         measure = variants.measure_of(group, share, table, column)
         found = variants.read_variants(group, measure, configurations)
-        made.append(Report(measure, found, configurations, folder, published, not_started))
+        made.append(Report(measure, found, configurations, folder, published, listed))
     return made
 
 

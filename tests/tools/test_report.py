@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from agents.analysis import comparison_page
+from agents.analysis import comparison_page, run_tables
 from tests.helpers import made_up_runs
 from tools import report
 
@@ -108,6 +108,31 @@ def test_runs_of_different_environments_are_refused_or_apart(tmp_path, capsys, m
         assert f'\n{variant},' in (tmp_path / 'report' / name / 'comparison.csv').read_text()
 
 
+def test_replicas_of_one_run_stand_beside_separate_runs(tmp_path, monkeypatch):
+    made_up_runs.write_config(tmp_path / 'grid', num_rows=20)
+    replicas = [{'replica/optimiser.learning_rate': rate} for rate in (0.01, 0.1)]
+    returns = np.outer([1, 2, 3, 4, 5, 6], np.ones(20))  # Of three seeds of the first replica, then of the second.
+    made_up_runs.write_table(
+        tmp_path / 'grid', 'train', {'episode_return': returns, 'meta/objective.cost': 0.1 * returns}, replicas=replicas
+    )
+    made_up_runs.write_run(tmp_path / 'plain', 7.0, rows_done=10)
+    monkeypatch.setattr(comparison_page, 'plotly_javascript', lambda: '')
+    assert report.main([str(tmp_path)]) == 0
+    lines = (tmp_path / 'report/comparison.csv').read_text().splitlines()
+    assert lines[1].startswith('grid optimiser.learning_rate=0.01,3,complete,20000,2,')
+    assert lines[2].startswith('grid optimiser.learning_rate=0.1,3,complete,20000,5,')
+    assert lines[3].startswith('plain,3,"partial, 50%",10000,')
+    differences = (tmp_path / 'report/differences.csv').read_text().splitlines()
+    assert differences == [
+        'variant,replica', 'grid optimiser.learning_rate=0.01,optimiser.learning_rate=0.01',
+        'grid optimiser.learning_rate=0.1,optimiser.learning_rate=0.1', 'plain,',
+    ]  # fmt: skip
+    page = (tmp_path / 'report/report.html').read_text()
+    curves = next(each for each in json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])['figures']
+                  if each['name'] == 'meta_parameters')  # fmt: skip
+    assert {trace.get('meta') for trace in curves['traces']} == {line.split(',')[0] for line in lines[1:]}
+
+
 def test_watching_waits_for_rows_and_ends_when_all_runs_are_complete(tmp_path, monkeypatch, capsys):
     (tmp_path / 'sweep.json').write_text('{"runs": [{"name": "one"}, {"name": "two"}]}')
     steps = [
@@ -133,6 +158,33 @@ def test_watching_waits_for_rows_and_ends_when_all_runs_are_complete(tmp_path, m
     ]
     assert ['Not started yet: two.' in about for about in written] == [True, False, False]
     assert ['1 of 2 variants are partial' in about for about in written] == [False, True, False]
+
+
+def test_watching_ends_where_what_is_left_has_failed_for_good(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'sweep.json').write_text('{"runs": [{"name": "half"}, {"name": "wrong"}, {"name": "late"}]}')
+    (tmp_path / 'logs').mkdir()
+    fail = {name: (tmp_path / run_tables.FAILED.format(name=name)).write_text for name in ('half', 'wrong', 'late')}
+    made_up_runs.write_run(tmp_path / 'half', 1.0, rows_done=5)
+    fail['wrong']('exit status 2: error: a mistake\n')
+    steps = [lambda: fail['half']('ended by SIGKILL\n'), lambda: made_up_runs.write_run(tmp_path / 'late', 1.0)]
+    written = []
+    monkeypatch.setattr(report.comparison_report.Report, 'write', lambda self: written.append(self.about()))
+    monkeypatch.setattr(report.time, 'sleep', lambda _: steps.pop(0)())
+    assert report.main([str(tmp_path), '--watch']) == 0
+    assert not steps
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        f'results are in {tmp_path / "report"}; 1 variants are partial',
+        'failed: half: ended by SIGKILL',
+        'failed: wrong: exit status 2: error: a mistake',
+    ]
+    assert 'Failed: half (ended by SIGKILL), wrong (exit status 2: error: a mistake).' in written[-1]
+
+    fail['late']('ended by SIGKILL\n')  # Before it was completed by hand.
+    assert report.main([str(tmp_path)]) == 0
+    assert 'failed: late' not in capsys.readouterr().out
+    for name in ('half', 'late'):
+        shutil.rmtree(tmp_path / name)
+    assert 'no run folder' in refused(capsys, tmp_path, '--watch')
 
 
 def test_ctrl_c_ends_watching(tmp_path):
