@@ -4,6 +4,7 @@
     python tools/report.py runs/sweep runs/more --out runs/report --watch
     python tools/report.py runs/snake --published docs/results/published.csv
     python tools/report.py runs/walks --column monitor/state_value_error --last 0.05
+    python tools/report.py docs/results/catch.csv --out runs/catch_report
 
 A variant is a run folder, or the part of one that has the same values of its columns replica/...; its seeds are those
 of the column seed. Variants are compared by stochastic/episode_return of eval.csv where every run has evaluations, else
@@ -14,8 +15,10 @@ three seeds have none. Runs that are not complete are marked as partial.
 Writes to --out, by default the folder report in the first folder: report.html, which opens offline; each figure as PNG
 and PDF (learning curves, final performance, performance profiles, probability of improvement, meta-parameters, their
 signal-to-noise); and the tables comparison, probability_of_improvement and differences, each in Markdown, CSV and
-LaTeX. --watch writes them again until all runs are complete or have failed for good; Ctrl-C ends it. Exit status: 0, 2
-when what was asked for cannot be done, or 130 after Ctrl-C.
+LaTeX. results.csv is a list of the final performance of each seed (agents/analysis/result_lists.py says what such a
+list has). Lists can be given in the place of runs; they have no curves. --watch writes all of it again until all runs
+are complete or have failed for good; Ctrl-C ends it. Exit status: 0, 2 when what was asked for cannot be done, or 130
+after Ctrl-C.
 """
 
 import argparse
@@ -27,12 +30,17 @@ from collections.abc import Sequence
 # A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
-from agents.analysis import comparison_report, run_tables, tables
+from agents.analysis import comparison_report, published, run_tables, tables
 from agents.analysis.comparison_page import PlotlyMissingError
+from components.types import ConfigurationError
 from tools.command_line import Parser, at_least, run_command
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+
+
+LAST = 0.1
+"""Share of a seed's rows that are its final performance, if it is not said."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,17 +87,23 @@ def _write(
     args: argparse.Namespace, listed: Sequence[run_tables.ListedRun]
 ) -> tuple[list[comparison_report.Report], PlotlyMissingError | None]:
     """Writes all reports; returns them, and why there is no page."""
-    out, missing = args.out or args.folder[0] / 'report', None
-    reports = comparison_report.reports_of(
-        run_tables.find_runs(args.folder),
-        out,
-        args.last,
-        table=args.table,
-        column=args.column,
-        published=comparison_report.read_published(args.published) if args.published else [],
-        listed=listed,
-        by_environment=args.by_environment,
-    )
+    out, missing = args.out or _default_out(args.folder[0]), None
+    values = published.read(args.published) if args.published else []
+    lists = [path for path in args.folder if path.is_file()]
+    if lists:
+        _check_lists(args)
+        reports = comparison_report.reports_of_lists(lists, out, values)
+    else:
+        reports = comparison_report.reports_of(
+            run_tables.find_runs(args.folder),
+            out,
+            args.last or LAST,
+            table=args.table,
+            column=args.column,
+            published=values,
+            listed=listed,
+            by_environment=args.by_environment,
+        )
     for report in reports:
         try:
             report.write()
@@ -99,6 +113,23 @@ def _write(
     partial = sum(not variant.is_complete for report in reports for variant in report.variants)
     print(f'results are in {out}' + (f'; {partial} variants are partial' if partial else ''), flush=True)
     return reports, missing
+
+
+def _default_out(first: pathlib.Path) -> pathlib.Path:
+    return (first.parent if first.is_file() else first) / 'report'
+
+
+def _check_lists(args: argparse.Namespace) -> None:
+    """Checks that lists of results are given alone, and without options for runs."""
+    if folders := [path for path in args.folder if not path.is_file()]:
+        raise ConfigurationError(
+            f'{folders[0]} is no list of results: give folders of runs, or lists of results, as one command compares '
+            'either'
+        )
+    if given := [name for name in ('watch', 'last', 'table', 'column', 'by_environment') if getattr(args, name)]:
+        raise ConfigurationError(
+            f'--{given[0]} is for folders of runs: a list of results says itself what was measured'
+        )
 
 
 def _share(text: str) -> float:
@@ -113,14 +144,14 @@ def _share(text: str) -> float:
 
 def _parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument('folder', type=pathlib.Path, nargs='+', help='a folder that holds run folders, at any depth')
+    parser.add_argument(
+        'folder', type=pathlib.Path, nargs='+', help='a folder that holds run folders, at any depth, or a results.csv'
+    )
     parser.add_argument('--out', type=pathlib.Path, help='folder for results; default: report in the first folder')
     parser.add_argument(
         '--watch', type=at_least(1), nargs='?', const=30, metavar='SECONDS', help='write again; default 30'
     )
-    parser.add_argument(
-        '--last', type=_share, default=0.1, metavar='SHARE', help='rows of final performance; default 0.1'
-    )
+    parser.add_argument('--last', type=_share, metavar='SHARE', help=f'rows of final performance; default {LAST}')
     parser.add_argument('--table', choices=(run_tables.TRAIN, run_tables.EVAL), help='which to compare by')
     parser.add_argument('--column', help='of that table, by default of train.csv')
     parser.add_argument('--published', type=pathlib.Path, metavar='CSV', help='published values to draw')

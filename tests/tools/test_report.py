@@ -51,7 +51,7 @@ def test_every_file_is_written(written):
     tables = [f'{name}.{ending}' for name in ('comparison', 'probability_of_improvement', 'differences')
               for ending in ('md', 'csv', 'tex')]  # fmt: skip
     figures = [f'{name}.{ending}' for name in FIGURES for ending in ('png', 'pdf')]
-    pages = ['report.md', *(['report.html'] if has_plotly() else [])]
+    pages = ['report.md', 'results.csv', *(['report.html'] if has_plotly() else [])]
     assert sorted(path.name for path in out.iterdir()) == sorted([*tables, *figures, *pages])
     assert status == (0 if has_plotly() else 2)
 
@@ -62,6 +62,38 @@ def test_the_table_tells_how_far_runs_are_and_has_no_interval_for_one_seed(writt
     assert lines[1].startswith('baseline,3,complete,20000,0.6,0.5,0.7,')
     assert lines[3] == 'single,1,"partial, 40%",8000,0.1,,,0.1,0.1,0.1,0.1'
     assert 'No interval for single: fewer than 3 seeds.' in (written[0] / 'report.md').read_text()
+
+
+def test_a_list_of_results_stands_in_for_the_runs(written, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(comparison_page, 'plotly_javascript', lambda: '')
+    assert report.main([str(written[0] / 'results.csv'), '--out', str(tmp_path)]) == 0
+    assert 'From a list of results, which has no curves.' in ' '.join(capsys.readouterr().out.split())
+    tables = [f'{name}.{ending}' for name in ('comparison', 'probability_of_improvement')
+              for ending in ('md', 'csv', 'tex')]  # fmt: skip
+    for name in (*tables, 'results.csv'):
+        assert (tmp_path / name).read_text() == (written[0] / name).read_text()
+    figures = {f'{name}.{ending}' for name in FIGURES[1:4] for ending in ('png', 'pdf')}
+    assert {path.name for path in tmp_path.iterdir()} == {*tables, *figures, 'results.csv', 'report.md', 'report.html'}
+
+
+def test_each_environment_and_measure_of_lists_has_a_report_in_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(comparison_page, 'plotly_javascript', lambda: '')
+    header = 'variant,seed,value,measure,environment\n'
+    (tmp_path / 'one.csv').write_text(f'{header}a,0,1,return,Catch\na,0,2,regret,Catch\n')
+    (tmp_path / 'two.csv').write_text(f'{header}b,0,3,return,Catch\n')
+    (tmp_path / 'published.csv').write_text('variant,what,value,source,measure\na,mean,5,Someone,regret\n')
+    lists = [tmp_path / 'one.csv', tmp_path / 'two.csv']
+    assert report.main([*map(str, lists), '--published', str(tmp_path / 'published.csv')]) == 0
+    written = {path.parent.name: path.read_text() for path in tmp_path.glob('report/*/report.md')}
+    assert written.keys() == {'return', 'regret'}
+    assert '| b | 1 | complete |  | 3 |' in written['return']
+    assert 'No published value is of this environment and measure.' in written['return']
+    assert 'Dotted: a 5 (mean), published: Someone.' in written['regret']
+
+    (tmp_path / 'folder').mkdir()
+    assert 'folders of runs, or lists of results' in refused(capsys, lists[0], tmp_path / 'folder')
+    assert '--watch is for folders of runs' in refused(capsys, lists[0], '--watch')
+    assert 'one.csv both have a variant a' in refused(capsys, lists[0], lists[0])
 
 
 def test_without_plotly_all_but_the_page_is_written_and_one_line_says_so(sweep, tmp_path, capsys, monkeypatch):
