@@ -26,6 +26,9 @@ from agents.analysis.result_lists import Comparison
 from agents.analysis.run_tables import ListedRun, Run, RunTableError
 from agents.analysis.variants import Configurations, Measure, Variant
 
+LAST = 0.1
+"""Share of a seed's rows that are its final performance, if another is not asked for."""
+
 RESULTS = 'results.csv'
 """List of the final performance of each seed, which can be given in the place of the runs."""
 
@@ -139,6 +142,22 @@ class Report(NamedTuple):
             'differences': 'What differs between the configurations',
         }
         return {titles[name]: table for name, table in results.items()}
+
+
+def write(reports: Sequence[Report]) -> comparison_page.PlotlyMissingError | None:
+    """Writes the files of reports; returns why they have no page if they have none."""
+    missing = None
+    for report in reports:
+        try:
+            report.write()
+        except comparison_page.PlotlyMissingError as error:
+            missing = error
+    return missing
+
+
+def failed(reports: Sequence[Report]) -> list[ListedRun]:
+    """Runs that have failed for good, by the reports of several environments."""
+    return [run for run in reports[0].failed() if all(run in report.failed() for report in reports)]
 
 
 def _markdown_page(

@@ -48,11 +48,15 @@ class Comparison(NamedTuple):
     variants: Sequence[Variant]
 
 
+def differing(comparisons: Sequence[Comparison]) -> list[str]:
+    """What tells comparisons apart: `environment`, `measure`, or both."""
+    return [name for i, name in enumerate(('environment', 'measure')) if len({each[i] for each in comparisons}) > 1]
+
+
 def labels(comparisons: Sequence[Comparison]) -> list[str]:
-    """A name for each comparison: what is not the same for all, of environment and measure."""
-    several = [len({each[i] for each in comparisons}) > 1 for i in range(2)]
-    texts = [(each.environment, str(each.measure)) for each in comparisons]
-    return [': '.join(text for text, is_shown in zip(each, several, strict=True) if is_shown) for each in texts]
+    """A name for each comparison: what it differs by from others."""
+    names = differing(comparisons)
+    return [': '.join(str(getattr(each, name)) for name in names) for each in comparisons]
 
 
 def write(path: pathlib.Path, comparison: Comparison) -> None:
@@ -97,6 +101,8 @@ def read(paths: Sequence[pathlib.Path]) -> list[Comparison]:
 
 def _lines(path: pathlib.Path) -> list[dict[str, str]]:
     """Lines of a list by column; `line` says where each stands."""
+    if path.is_dir():
+        raise RunTableError(f'{path} is no list of results: give lists alone, or folders of runs alone')
     try:
         with path.open(newline='', encoding='utf-8') as file:
             header, *lines = csv.reader(file, strict=True)

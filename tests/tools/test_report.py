@@ -91,9 +91,31 @@ def test_each_environment_and_measure_of_lists_has_a_report_in_a_folder(tmp_path
     assert 'Dotted: a 5 (mean), published: Someone.' in written['regret']
 
     (tmp_path / 'folder').mkdir()
-    assert 'folders of runs, or lists of results' in refused(capsys, lists[0], tmp_path / 'folder')
-    assert '--watch is for folders of runs' in refused(capsys, lists[0], '--watch')
+    assert 'give lists alone, or folders of runs alone' in refused(capsys, lists[0], tmp_path / 'folder')
+    assert '--watch is for runs' in refused(capsys, lists[0], '--watch')
     assert 'one.csv both have a variant a' in refused(capsys, lists[0], lists[0])
+
+
+def test_the_marked_tables_of_a_page_are_written_again(tmp_path, capsys):
+    page, results = tmp_path / 'page.md', tmp_path / 'results.csv'
+    page.write_text('<!-- report: results.csv -->\n<!-- end of report -->\n')
+    assert 'results.csv' in refused(capsys, '--update', page)
+    results.write_text('variant,seed,value,measure,environment\na,0,1,return,Catch\n')
+    assert report.main(['--update', str(page)]) == 0
+    assert capsys.readouterr().out == f'{page}: written again\n'
+    assert '| a | 1 |' in page.read_text()
+    assert report.main(['--update', str(page)]) == 0
+    assert capsys.readouterr().out == f'{page}: its tables are as its lists say\n'
+
+    before = page.read_text()
+    results.write_text('variant,seed,value,measure,environment,how\na,0,1,return,Catch,x\n')
+    assert 'results.csv is not a list of results: unknown column how' in refused(capsys, '--update', page)
+    assert '--update reads the lists' in refused(capsys, results, '--update', page)
+    assert 'give folders of runs' in refused(capsys)
+    assert page.read_text() == before
+    page.write_text('No table\n')
+    assert 'has no table to write' in refused(capsys, '--update', page)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['page.md', 'results.csv']
 
 
 def test_without_plotly_all_but_the_page_is_written_and_one_line_says_so(sweep, tmp_path, capsys, monkeypatch):
