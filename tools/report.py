@@ -4,6 +4,8 @@
     python tools/report.py runs/sweep runs/more --out runs/report --watch
     python tools/report.py runs/snake --published docs/results/published.csv
     python tools/report.py runs/walks --column monitor/state_value_error --last 0.05
+    python tools/report.py docs/results/catch.csv --out runs/catch_report
+    python tools/report.py --update docs/reproductions.md
 
 A variant is a run folder, or the part of one that has the same values of its columns replica/...; its seeds are those
 of the column seed. Variants are compared by stochastic/episode_return of eval.csv where every run has evaluations, else
@@ -13,21 +15,27 @@ three seeds have none. Runs that are not complete are marked as partial.
 
 Writes to --out, by default the folder report in the first folder: report.html, which opens offline; each figure as PNG
 and PDF (learning curves, final performance, performance profiles, probability of improvement, meta-parameters, their
-signal-to-noise); and the tables comparison, probability_of_improvement and differences, each in Markdown, CSV and
-LaTeX. --watch writes them again until all runs are complete; Ctrl-C ends it. Exit status: 0, 2 when what was asked for
-cannot be done, or 130 after Ctrl-C.
+signal-to-noise); the tables comparison, probability_of_improvement and differences, each in Markdown, CSV and LaTeX;
+and results.csv, a list of the final performance of each seed. Lists can be given in the place of runs; they have no
+curves (agents/analysis/result_lists.py). --watch writes it again until all runs are complete or have failed for good.
+
+--update writes the tables of a Markdown page again that stand between marks (agents/analysis/result_pages.py).
+
+Exit status: 0, 2 when what was asked for cannot be done, or 130 after Ctrl-C.
 """
 
 import argparse
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 # A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
-from agents.analysis import comparison_report, run_tables, tables
+from agents.analysis import comparison_report, published, result_pages, run_tables, tables
 from agents.analysis.comparison_page import PlotlyMissingError
+from components.types import ConfigurationError
 from tools.command_line import Parser, at_least, run_command
 
 INTERRUPTED = 130
@@ -47,6 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    if args.update:
+        return _update(args)
+    if not args.folder:
+        raise ConfigurationError('give folders of runs, or lists of results, or --update with a page')
     try:
         while not _is_finished(args):
             time.sleep(args.watch)
@@ -55,44 +67,56 @@ def _report(args: argparse.Namespace) -> int:
         return INTERRUPTED
 
 
+def _update(args: argparse.Namespace) -> int:
+    """Writes the tables of a page again."""
+    if args.folder:
+        raise ConfigurationError(f'--update reads the lists that {args.update} names: give no others')
+    is_changed = result_pages.update(args.update)
+    print(f'{args.update}: ' + ('written again' if is_changed else 'its tables are as its lists say'))
+    return 0
+
+
 def _is_finished(args: argparse.Namespace) -> bool:
     """Writes all reports; returns whether they need not be written again."""
+    listed = run_tables.listed_runs(args.folder)
     try:
-        unfinished, missing = _write(args)
+        reports, missing = _write(args, listed)
     except run_tables.NothingYetError as error:
-        if not args.watch:
+        if not args.watch or (listed and all(run.failure is not None for run in listed)):
             raise
         print(f'waiting: {error}', flush=True)
         return False
-    is_finished = not (args.watch and unfinished)
-    if missing and is_finished:
-        raise missing
+    is_finished = not (args.watch and any(report.awaited() for report in reports))
+    if is_finished:
+        for run in comparison_report.failed(reports):
+            print(f'failed: {run.name}: {run.failure}', flush=True)
+        if missing:
+            raise missing
     return is_finished
 
 
-def _write(args: argparse.Namespace) -> tuple[list[str], PlotlyMissingError | None]:
-    """Writes all reports; returns the names of variants and runs that are not complete, and why there is no page."""
-    out, missing = args.out or args.folder[0] / 'report', None
-    not_started = run_tables.not_started(args.folder)
-    reports = comparison_report.reports_of(
-        run_tables.find_runs(args.folder),
-        out,
-        args.last,
-        table=args.table,
-        column=args.column,
-        published=comparison_report.read_published(args.published) if args.published else [],
-        not_started=not_started,
-        by_environment=args.by_environment,
-    )
+def _write(
+    args: argparse.Namespace, listed: Sequence[run_tables.ListedRun]
+) -> tuple[list[comparison_report.Report], PlotlyMissingError | None]:
+    """Writes all reports; returns them, and why there is no page."""
+    first = args.folder[0]
+    out = args.out or (first.parent if first.is_file() else first) / 'report'
+    values = published.read(args.published) if args.published else []
+    if any(path.is_file() for path in args.folder):
+        if given := [name for name in ('watch', 'last', 'table', 'column', 'by_environment') if getattr(args, name)]:
+            raise ConfigurationError(f'--{given[0]} is for runs: a list of results says itself what was measured')
+        reports = comparison_report.reports_of_lists(args.folder, out, values)
+    else:
+        reports = comparison_report.reports_of(
+            run_tables.find_runs(args.folder), out, args.last or comparison_report.LAST, table=args.table,
+            column=args.column, published=values, listed=listed, by_environment=args.by_environment,
+        )  # fmt: skip
+    missing = comparison_report.write(reports)
     for report in reports:
-        try:
-            report.write()
-        except PlotlyMissingError as error:
-            missing = error
         tables.show(tables.table(*comparison_report.comparison_table(report.variants), caption=report.about()))
-    partial = [variant.name for report in reports for variant in report.variants if not variant.is_complete]
-    print(f'results are in {out}' + (f'; {len(partial)} variants are partial' if partial else ''), flush=True)
-    return partial + not_started, missing
+    partial = sum(not variant.is_complete for report in reports for variant in report.variants)
+    print(f'results are in {out}' + (f'; {partial} variants are partial' if partial else ''), flush=True)
+    return reports, missing
 
 
 def _share(text: str) -> float:
@@ -107,18 +131,16 @@ def _share(text: str) -> float:
 
 def _parser() -> Parser:
     parser = Parser(__doc__)
-    parser.add_argument('folder', type=pathlib.Path, nargs='+', help='a folder that holds run folders, at any depth')
-    parser.add_argument('--out', type=pathlib.Path, help='folder for results; default: report in the first folder')
-    parser.add_argument(
-        '--watch', type=at_least(1), nargs='?', const=30, metavar='SECONDS', help='write again; default 30'
-    )
-    parser.add_argument(
-        '--last', type=_share, default=0.1, metavar='SHARE', help='rows of final performance; default 0.1'
-    )
-    parser.add_argument('--table', choices=(run_tables.TRAIN, run_tables.EVAL), help='which to compare by')
-    parser.add_argument('--column', help='of that table, by default of train.csv')
-    parser.add_argument('--published', type=pathlib.Path, metavar='CSV', help='published values to draw')
-    parser.add_argument('--by_environment', action='store_true', help='a report for each environment, in a folder each')
+    add = parser.add_argument
+    add('folder', type=pathlib.Path, nargs='*', help='that holds run folders, at any depth; or a list of results')
+    add('--out', type=pathlib.Path, help='folder for results; default: report in the first folder')
+    add('--watch', type=at_least(1), nargs='?', const=30, metavar='SECONDS', help='write again; default 30')
+    add('--last', type=_share, metavar='SHARE', help=f'rows of final performance; default {comparison_report.LAST}')
+    add('--table', choices=(run_tables.TRAIN, run_tables.EVAL), help='which to compare by')
+    add('--column', help='of that table, by default of train.csv')
+    add('--published', type=pathlib.Path, metavar='CSV', help='published values to draw')
+    add('--by_environment', action='store_true', help='a report for each environment, in a folder each')
+    add('--update', type=pathlib.Path, metavar='PAGE', help='write the marked tables of a page again')
     return parser
 
 

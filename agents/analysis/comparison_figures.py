@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.analysis import comparison
+from agents.analysis import comparison, published
 from agents.analysis.comparison import Estimate
+from agents.analysis.published import Published
 from agents.analysis.run_tables import TRAIN
 from agents.analysis.variants import MEASURES, Curves, Measure, Variant
 
@@ -19,22 +20,6 @@ NUM_THRESHOLDS = 101
 _SIGNAL_TO_NOISE = 'meta_gradient_signal_to_noise'
 
 _BANDS = f'interquartile mean over seeds, bands: {comparison.LEVEL:.0%} bootstrap intervals at each point'
-
-
-class Published(NamedTuple):
-    """A published value, drawn as a line of reference.
-
-    Attributes:
-      variant: whose it is; one of the name of a variant has its colour.
-      what: which number it is.
-      value: the number.
-      source: where it was published.
-    """
-
-    variant: str
-    what: str
-    value: float
-    source: str
 
 
 class Line(NamedTuple):
@@ -117,11 +102,6 @@ def figures(compared: Compared) -> list[Figure]:
     return [figure for figure in made if any(panel.lines or panel.rows for panel in figure.panels)]
 
 
-def final_caption(measure: Measure) -> str:
-    """What the final performance is."""
-    return f'mean of {measure} over the last {measure.share:.0%} of the rows of a seed'
-
-
 def few_seeds(variants: Iterable[Variant]) -> str:
     """Which variants have no intervals, and why; '' if all have them."""
     names = [variant.name for variant in variants if len(variant.seeds) < comparison.MIN_SEEDS]
@@ -153,18 +133,8 @@ def learning_curves(compared: Compared) -> Figure:
     return Figure('learning_curves', 'Learning curves', caption, [panel])
 
 
-def _sources(published: Sequence[Published]) -> str:
-    """Where published values are from; '' without any."""
-    if not published:
-        return ''
-    by_source: dict[str, list[str]] = {}
-    for each in published:
-        by_source.setdefault(each.source, []).append(f'{each.variant} {each.value:g} ({each.what})')
-    return (
-        ' Dotted: '
-        + '; '.join(f'{", ".join(values)}, published: {source}' for source, values in by_source.items())
-        + '.'
-    )
+def _sources(values: Sequence[Published]) -> str:
+    return f' Dotted: {published.sources(values)}.' if values else ''
 
 
 def _thinned(compared: Compared) -> str:
@@ -199,10 +169,10 @@ def final_performance(compared: Compared) -> Figure:
     ]
     notes = partial(compared.variants) + few_seeds(compared.variants) + _sources(compared.published)
     caption = (
-        f'Final performance: {final_caption(compared.measure)}. Small dots: seeds. Large: interquartile mean with '
+        f'Final performance: {compared.measure.description}. Small dots: seeds. Large: interquartile mean with '
         f'{comparison.LEVEL:.0%} bootstrap interval.{notes}'
     )
-    panel = Panel('', f'final {compared.measure.column}', '', rows=rows, published=compared.published)
+    panel = Panel('', compared.measure.label, '', rows=rows, published=compared.published)
     return Figure('final_performance', 'Final performance', caption, [panel])
 
 
@@ -224,7 +194,7 @@ def performance_profiles(compared: Compared) -> Figure:
         f'Share of seeds whose final performance is above a threshold; bands: {comparison.LEVEL:.0%} bootstrap '
         f'intervals at each threshold.{partial(compared.variants)}{few_seeds(compared.variants)}'
     )
-    panel = Panel('', f'threshold of final {compared.measure.column}', 'share of seeds above', lines)
+    panel = Panel('', f'threshold of {compared.measure.label}', 'share of seeds above', lines)
     return Figure('performance_profiles', 'Performance profiles', caption, [panel])
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.analysis.comparison_figures import Figure, Line, Panel, Published, Row, Style
+from agents.analysis.comparison_figures import Figure, Line, Panel, Row, Style
+from agents.analysis.published import Published
 from components.types import UserError
 
 TEMPLATE = pathlib.Path(__file__).with_name('comparison_page.html')
@@ -138,7 +139,7 @@ def _middle(place: float) -> dict[str, Any]:
 
 
 def _x_axis(panel: Panel, anchor: str, *, follows: bool) -> dict[str, Any]:
-    axis: dict[str, Any] = {'title': {'text': panel.x_label}, 'anchor': anchor, 'zeroline': False}
+    axis: dict[str, Any] = {'title': {'text': html.escape(panel.x_label)}, 'anchor': anchor, 'zeroline': False}
     if follows:
         axis['matches'] = 'x'
     if panel.middle is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.analysis.comparison_figures import Figure, Panel, Published, Style
+from agents.analysis.comparison_figures import Figure, Panel, Style
+from agents.analysis.published import Published
 
 WIDTH = 7.0
 """Of a figure in inches."""
@@ -109,7 +110,7 @@ def _draw_panel(axis: Any, panel: Panel, styles: Mapping[str, Style]) -> None:
         axis.axvline(panel.middle, color='0.5', linewidth=0.8)
         axis.set_xlim(-0.03, 1.03)
     axis.set_title(panel.title, fontsize=8, loc='left')
-    axis.set_xlabel(panel.x_label)
+    axis.set_xlabel('\n'.join(textwrap.wrap(panel.x_label, 90)))
     axis.set_ylabel(panel.y_label)
 
 

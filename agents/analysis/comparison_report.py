@@ -11,10 +11,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.analysis import comparison, comparison_figures, comparison_page, comparison_plots, tables, variants
-from agents.analysis.comparison_figures import MAX_SHOWN, Compared, Published
-from agents.analysis.run_tables import Run, RunTableError
+from agents.analysis import (
+    comparison,
+    comparison_figures,
+    comparison_page,
+    comparison_plots,
+    result_lists,
+    tables,
+    variants,
+)
+from agents.analysis.comparison_figures import MAX_SHOWN, Compared
+from agents.analysis.published import Published
+from agents.analysis.result_lists import Comparison
+from agents.analysis.run_tables import ListedRun, Run, RunTableError
 from agents.analysis.variants import Configurations, Measure, Variant
+
+LAST = 0.1
+"""Share of a seed's rows that are its final performance, if another is not asked for."""
+
+RESULTS = 'results.csv'
+"""List of the final performance of each seed, which can be given in the place of the runs."""
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Header and lines."""
@@ -24,26 +40,47 @@ class Report(NamedTuple):
     """What is compared, and where the files are put.
 
     Attributes:
-      measure: what the variants are compared by.
+      environment: in which the variants were measured.
+      measure: what they are compared by.
       variants: all of them.
-      configurations: of their runs.
+      configurations: of their runs; None if they are from a list of results.
       out: folder of the files.
-      published: values to compare with.
-      not_started: names of the runs that a sweep has still to start.
+      published: values to compare with; those of other environments and measures are left out.
+      listed: runs that sweeps are to train.
     """
 
+    environment: str
     measure: Measure
     variants: Sequence[Variant]
-    configurations: Configurations
+    configurations: Configurations | None
     out: pathlib.Path
     published: Sequence[Published] = ()
-    not_started: Sequence[str] = ()
+    listed: Sequence[ListedRun] = ()
+
+    def not_started(self) -> list[str]:
+        """Names of the runs that a sweep has still to start."""
+        return [run.name for run in self.listed if not run.is_started and run.failure is None]
+
+    def failed(self) -> list[ListedRun]:
+        """Runs that have failed for good, and so stay partial."""
+        complete = {variant.run.directory.resolve() for variant in self.variants if variant.is_complete}
+        return [run for run in self.listed if run.failure is not None and run.directory.resolve() not in complete]
+
+    def awaited(self) -> list[str]:
+        """Names of variants and runs of which there may be more later."""
+        over = {run.directory.resolve() for run in self.failed()}
+        partial = [variant for variant in self.variants if not variant.is_complete]
+        return [each.name for each in partial if each.run.directory.resolve() not in over] + self.not_started()
 
     def shown(self) -> list[Variant]:
         """The variants that figures show: the best ones, if there are more than can be told apart."""
         known = [variant for variant in self.variants if len(variant.seeds)]
         best = sorted(known, key=lambda variant: -float(comparison.interquartile_mean(variant.final)))[:MAX_SHOWN]
         return [variant for variant in known if variant in best]
+
+    def fitting(self) -> list[Published]:
+        """The published values of this environment and measure."""
+        return [each for each in self.published if each.is_of(self.environment, self.measure)]
 
     def write(self) -> None:
         """Writes all files.
@@ -53,8 +90,9 @@ class Report(NamedTuple):
         """
         self.out.mkdir(parents=True, exist_ok=True)
         shown = self.shown()
-        curves = {variant.name: variants.read_curves(variant, self.measure) for variant in shown}
-        figures = comparison_figures.figures(Compared(self.measure, shown, curves, self.published))
+        with_curves = shown if self.configurations else []
+        curves = {variant.name: variants.read_curves(variant, self.measure) for variant in with_curves}
+        figures = comparison_figures.figures(Compared(self.measure, shown, curves, self.fitting()))
         labels = {variant.name: comparison_figures.label(variant) for variant in shown}
         styles = comparison_figures.styles(list(labels))
         results = self._write_tables(shown)
@@ -71,13 +109,16 @@ class Report(NamedTuple):
 
     def about(self) -> str:
         """What was compared, in a line."""
-        environment = self.configurations.environment(self.variants[0].run)
         partial = sum(not variant.is_complete for variant in self.variants)
+        not_started, failed = self.not_started(), [f'{run.name} ({run.failure})' for run in self.failed()]
         parts = [
-            f'Environment: {environment}.',
-            f'Final performance: {comparison_figures.final_caption(self.measure)}.',
+            f'Environment: {self.environment}.',
+            f'Final performance: {self.measure.description}.',
             f'{partial} of {len(self.variants)} variants are partial.' if partial else '',
-            f'Not started yet: {comparison_figures.few(self.not_started)}.' if self.not_started else '',
+            f'Not started yet: {comparison_figures.few(not_started)}.' if not_started else '',
+            f'Failed: {comparison_figures.few(failed)}.' if failed else '',
+            '' if self.configurations else 'From a list of results, which has no curves.',
+            'No published value is of this environment and measure.' if self.published and not self.fitting() else '',
             f'Figures show the best {MAX_SHOWN} of {len(self.variants)}.' if len(self.variants) > MAX_SHOWN else '',
             f'Written {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M}.',
         ]
@@ -87,18 +128,36 @@ class Report(NamedTuple):
         results = {'comparison': comparison_table(self.variants)}
         if len(shown) > 1:
             results['probability_of_improvement'] = probability_table(shown)
-        differing = differences_table(self.variants, self.configurations)
-        if differing[1] and len(differing[0]) > 1:
-            results['differences'] = differing
+        if self.configurations:
+            differing = differences_table(self.variants, self.configurations)
+            if differing[1] and len(differing[0]) > 1:
+                results['differences'] = differing
         for name, table in results.items():
             for ending, text in {'md': markdown, 'csv': csv_text, 'tex': latex}.items():
                 _write(self.out / f'{name}.{ending}', text(*table).encode())
+        result_lists.write(self.out / RESULTS, Comparison(self.environment, self.measure, self.variants))
         titles = {
             'comparison': f'Comparison by {self.measure}',
             'probability_of_improvement': 'Probability of improvement, by pair',
             'differences': 'What differs between the configurations',
         }
         return {titles[name]: table for name, table in results.items()}
+
+
+def write(reports: Sequence[Report]) -> comparison_page.PlotlyMissingError | None:
+    """Writes the files of reports; returns why they have no page if they have none."""
+    missing = None
+    for report in reports:
+        try:
+            report.write()
+        except comparison_page.PlotlyMissingError as error:
+            missing = error
+    return missing
+
+
+def failed(reports: Sequence[Report]) -> list[ListedRun]:
+    """Runs that have failed for good, by the reports of several environments."""
+    return [run for run in reports[0].failed() if all(run in report.failed() for report in reports)]
 
 
 def _markdown_page(
@@ -133,7 +192,7 @@ def _line(variant: Variant) -> list[str]:
         statistics = [final.mean(), np.median(final), final.min(), final.max()]
         figures = [float(x) for x in (*comparison.interquartile_mean_interval(final), *statistics)]
     seeds = str(len(final)) + (f' of {variant.num_seeds}' if variant.num_seeds > len(final) else '')
-    return [variant.name, seeds, variant.status, str(variant.env_steps), *map(tables.number, figures)]
+    return [variant.name, seeds, variant.status, tables.number(variant.env_steps), *map(tables.number, figures)]
 
 
 def probability_table(shown: Sequence[Variant]) -> Table:
@@ -195,24 +254,6 @@ def latex(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return '\n'.join([*parts, r'\end{tabular}', ''])
 
 
-def read_published(path: pathlib.Path) -> list[Published]:
-    """Published values: a CSV file of the columns variant, what, value and source.
-
-    Raises:
-      RunTableError: if it is no such file.
-    """
-    try:
-        with path.open(newline='', encoding='utf-8') as file:
-            return [
-                Published(row['variant'], row['what'], float(row['value']), row['source'])
-                for row in csv.DictReader(file, strict=True)
-            ]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise RunTableError(
-            f'{path} is not a list of published values (columns variant, what, value, source): {error}'
-        ) from error
-
-
 def reports_of(
     runs: Sequence[Run],
     out: pathlib.Path,
@@ -221,7 +262,7 @@ def reports_of(
     table: str | None = None,
     column: str | None = None,
     published: Sequence[Published] = (),
-    not_started: Sequence[str] = (),
+    listed: Sequence[ListedRun] = (),
     by_environment: bool = False,
 ) -> list[Report]:
     """Reads what a report of runs needs.
@@ -233,7 +274,7 @@ def reports_of(
       table: as `variants.measure_of` takes it.
       column: likewise.
       published: values to compare with.
-      not_started: names of the runs that a sweep has still to start.
+      listed: runs that sweeps are to train.
       by_environment: whether runs in different environments get a report each, in a folder each.
 
     Raises:
@@ -251,14 +292,38 @@ def reports_of(
             f'runs of different environments cannot be compared: {named}; give the runs of one, or --by_environment '
             'for a report of each'
         )
-    folders = [out / _folder_name(environment) for environment in groups] if len(groups) > 1 else [out]
     made = []
-    for folder, group in zip(folders, groups.values(), strict=True):
+    for folder, (environment, group) in zip(_folders(out, list(groups)), groups.items(), strict=True):
         measure = variants.measure_of(group, share, table, column)
         found = variants.read_variants(group, measure, configurations)
-        made.append(Report(measure, found, configurations, folder, published, not_started))
+        made.append(Report(environment, measure, found, configurations, folder, published, listed))
     return made
 
 
-def _folder_name(environment: str) -> str:
-    return re.sub(r'\W+', '_', environment).strip('_')[:100]
+def reports_of_lists(
+    paths: Sequence[pathlib.Path], out: pathlib.Path, published: Sequence[Published] = ()
+) -> list[Report]:
+    """Reads what a report of lists of results needs: one for each environment and measure, in a folder each.
+
+    Args:
+      paths: of the lists.
+      out: folder of the report.
+      published: values to compare with.
+
+    Raises:
+      RunTableError: if a list is damaged.
+    """
+    comparisons = result_lists.read(paths)
+    folders = _folders(out, result_lists.labels(comparisons))
+    return [
+        Report(each.environment, each.measure, each.variants, None, folder, published)
+        for each, folder in zip(comparisons, folders, strict=True)
+    ]
+
+
+def _folders(out: pathlib.Path, labels: Sequence[str]) -> list[pathlib.Path]:
+    """A folder for each of several reports; the folder itself for one."""
+    if len(labels) == 1:
+        return [out]
+    names = [re.sub(r'\W+', '_', label).strip('_')[:100] for label in labels]
+    return [out / (name if names.count(name) == 1 else f'{name}_{i}') for i, name in enumerate(names)]

@@ -20,6 +20,9 @@ TRAIN, EVAL = 'train', 'eval'
 SWEEP = 'sweep.json'
 """Name of the file in which a sweep lists its runs."""
 
+FAILED = 'logs/{name}.failed'
+"""File of a sweep in which it says why a run has failed for good."""
+
 REPLICA = 'replica/'
 """Prefix of the columns that tell variants apart which were trained in one run."""
 
@@ -42,6 +45,22 @@ class Run(NamedTuple):
 
     directory: pathlib.Path
     name: str
+
+
+class ListedRun(NamedTuple):
+    """A run that a sweep is to train.
+
+    Attributes:
+      name: of the run.
+      directory: its folder.
+      is_started: whether there is a run in it.
+      failure: why it has failed for good; None if it has not.
+    """
+
+    name: str
+    directory: pathlib.Path
+    is_started: bool
+    failure: str | None
 
 
 class SeedTable(NamedTuple):
@@ -98,20 +117,28 @@ def _run_folders(root: pathlib.Path) -> Iterator[pathlib.Path]:
         )
 
 
-def not_started(roots: Sequence[pathlib.Path]) -> list[str]:
-    """Names of runs that sweeps in these folders are to train, and that have no folder yet.
+def listed_runs(roots: Sequence[pathlib.Path]) -> list[ListedRun]:
+    """Runs that sweeps in these folders are to train.
 
     Raises:
       RunTableError: if a sweep's list of its runs is damaged.
     """
-    names = []
+    found = []
     for path in (root / SWEEP for root in roots if (root / SWEEP).is_file()):
         try:
-            listed = [run['name'] for run in json.loads(path.read_text(encoding='utf-8'))['runs']]
+            names = [run['name'] for run in json.loads(path.read_text(encoding='utf-8'))['runs']]
         except (ValueError, TypeError, KeyError) as error:
             raise RunTableError(f'{path} is not the list of runs of a sweep: {error}') from error
-        names += [name for name in listed if not run_folder.has_run(path.parent / name)]
-    return names
+        found += [_listed(path.parent, name) for name in names]
+    return found
+
+
+def _listed(sweep: pathlib.Path, name: str) -> ListedRun:
+    try:
+        failure = (sweep / FAILED.format(name=name)).read_text(encoding='utf-8', errors='replace').strip()
+    except FileNotFoundError:
+        failure = None
+    return ListedRun(name, sweep / name, run_folder.has_run(sweep / name), failure)
 
 
 def read_table(path: pathlib.Path, wanted: Callable[[str], bool], needed: Sequence[str]) -> dict[str, SeedTable]:

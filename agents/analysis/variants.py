@@ -30,8 +30,8 @@ class Measure(NamedTuple):
     """What variants are compared by.
 
     Attributes:
-      table: name of the table, `train` or `eval`.
-      column: of it.
+      table: name of the table, `train` or `eval`; '' if it is not of a run but of a list of results.
+      column: of it; of a list, what its values are, in words.
       share: of a seed's rows, the last of which are its final performance.
     """
 
@@ -40,7 +40,17 @@ class Measure(NamedTuple):
     share: float
 
     def __str__(self) -> str:
-        return f'{self.column} of {self.table}.csv'
+        return f'{self.column} of {self.table}.csv' if self.table else self.column
+
+    @property
+    def description(self) -> str:
+        """What the final performance is."""
+        return f'mean of {self} over the last {self.share:.0%} of the rows of a seed' if self.table else self.column
+
+    @property
+    def label(self) -> str:
+        """The final performance on an axis."""
+        return f'final {self.column}' if self.table else self.column
 
 
 class Variant(NamedTuple):
@@ -48,12 +58,12 @@ class Variant(NamedTuple):
 
     Attributes:
       name: of the run folder, and these values.
-      run: the run folder.
+      run: the run folder, or the list of results in its place.
       replica: these values, '' if there are none.
       seeds: those that have a final performance, `[S]`.
       final: it, `[S]`.
       num_seeds: of all that have rows.
-      env_steps: of the last row.
+      env_steps: of the last row; None if a list of results does not say.
       total_env_steps: of the whole training; None if the configuration does not say.
       is_complete: whether that is reached.
     """
@@ -64,7 +74,7 @@ class Variant(NamedTuple):
     seeds: np.ndarray
     final: np.ndarray
     num_seeds: int
-    env_steps: int
+    env_steps: int | None
     total_env_steps: int | None
     is_complete: bool
 
@@ -73,7 +83,7 @@ class Variant(NamedTuple):
         """`complete`, or how much of the training there is."""
         if self.is_complete:
             return 'complete'
-        if not self.total_env_steps:
+        if not self.total_env_steps or self.env_steps is None:
             return 'partial'
         return f'partial, {min(99, int(100 * self.env_steps / self.total_env_steps))}%'
 

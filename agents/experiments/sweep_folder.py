@@ -94,6 +94,16 @@ def mark_complete(workdir: pathlib.Path, run: SweepRun) -> None:
     _mark(workdir, run).touch()
 
 
+def mark_failed(workdir: pathlib.Path, run: SweepRun, message: str) -> None:
+    """Remembers that a run has failed, and why in one line, for those who wait for it; until it is started again."""
+    _failure(workdir, run).write_text(f'{message}\n', encoding='utf-8')
+
+
+def unmark_failed(workdir: pathlib.Path, run: SweepRun) -> None:
+    """Forgets that a run has failed."""
+    _failure(workdir, run).unlink(missing_ok=True)
+
+
 def is_complete(workdir: pathlib.Path, run: SweepRun) -> bool:
     """Whether a run has ended, by what the sweep remembers or by its last checkpoint; nothing is built."""
     directory = workdir / run.name
@@ -111,3 +121,7 @@ def newest_checkpoint(directory: pathlib.Path) -> int:
 
 def _mark(workdir: pathlib.Path, run: SweepRun) -> pathlib.Path:
     return workdir / _LOGS / f'{run.name}.complete'
+
+
+def _failure(workdir: pathlib.Path, run: SweepRun) -> pathlib.Path:
+    return workdir / _LOGS / f'{run.name}.failed'

@@ -115,6 +115,7 @@ class SweepScheduler:
 
     def _skip_complete(self) -> None:
         for progress in self.progress:
+            sweep_folder.unmark_failed(self._workdir, progress.run)
             if sweep_folder.is_complete(self._workdir, progress.run):
                 progress.state = State.COMPLETE
         if skipped := len(self.of(State.COMPLETE)):
@@ -153,6 +154,7 @@ class SweepScheduler:
                 progress.state, progress.message = State.WAITING, f'{_reason(status)}, retried'
             else:
                 progress.state, progress.message = State.FAILED, f'{_reason(status)}: {error}'.rstrip(': ')
+                sweep_folder.mark_failed(self._workdir, progress.run, progress.message)
             self._notify(f'{progress.run.name}: {progress.message or progress.state}')
 
 

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from agents.analysis import comparison_page
+from agents.analysis import comparison_page, run_tables
 from tests.helpers import made_up_runs
 from tools import report
 
@@ -51,7 +51,7 @@ def test_every_file_is_written(written):
     tables = [f'{name}.{ending}' for name in ('comparison', 'probability_of_improvement', 'differences')
               for ending in ('md', 'csv', 'tex')]  # fmt: skip
     figures = [f'{name}.{ending}' for name in FIGURES for ending in ('png', 'pdf')]
-    pages = ['report.md', *(['report.html'] if has_plotly() else [])]
+    pages = ['report.md', 'results.csv', *(['report.html'] if has_plotly() else [])]
     assert sorted(path.name for path in out.iterdir()) == sorted([*tables, *figures, *pages])
     assert status == (0 if has_plotly() else 2)
 
@@ -62,6 +62,60 @@ def test_the_table_tells_how_far_runs_are_and_has_no_interval_for_one_seed(writt
     assert lines[1].startswith('baseline,3,complete,20000,0.6,0.5,0.7,')
     assert lines[3] == 'single,1,"partial, 40%",8000,0.1,,,0.1,0.1,0.1,0.1'
     assert 'No interval for single: fewer than 3 seeds.' in (written[0] / 'report.md').read_text()
+
+
+def test_a_list_of_results_stands_in_for_the_runs(written, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(comparison_page, 'plotly_javascript', lambda: '')
+    assert report.main([str(written[0] / 'results.csv'), '--out', str(tmp_path)]) == 0
+    assert 'From a list of results, which has no curves.' in ' '.join(capsys.readouterr().out.split())
+    tables = [f'{name}.{ending}' for name in ('comparison', 'probability_of_improvement')
+              for ending in ('md', 'csv', 'tex')]  # fmt: skip
+    for name in (*tables, 'results.csv'):
+        assert (tmp_path / name).read_text() == (written[0] / name).read_text()
+    figures = {f'{name}.{ending}' for name in FIGURES[1:4] for ending in ('png', 'pdf')}
+    assert {path.name for path in tmp_path.iterdir()} == {*tables, *figures, 'results.csv', 'report.md', 'report.html'}
+
+
+def test_each_environment_and_measure_of_lists_has_a_report_in_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(comparison_page, 'plotly_javascript', lambda: '')
+    header = 'variant,seed,value,measure,environment\n'
+    (tmp_path / 'one.csv').write_text(f'{header}a,0,1,return,Catch\na,0,2,regret,Catch\n')
+    (tmp_path / 'two.csv').write_text(f'{header}b,0,3,return,Catch\n')
+    (tmp_path / 'published.csv').write_text('variant,what,value,source,measure\na,mean,5,Someone,regret\n')
+    lists = [tmp_path / 'one.csv', tmp_path / 'two.csv']
+    assert report.main([*map(str, lists), '--published', str(tmp_path / 'published.csv')]) == 0
+    written = {path.parent.name: path.read_text() for path in tmp_path.glob('report/*/report.md')}
+    assert written.keys() == {'return', 'regret'}
+    assert '| b | 1 | complete |  | 3 |' in written['return']
+    assert 'No published value is of this environment and measure.' in written['return']
+    assert 'Dotted: a 5 (mean), published: Someone.' in written['regret']
+
+    (tmp_path / 'folder').mkdir()
+    assert 'give lists alone, or folders of runs alone' in refused(capsys, lists[0], tmp_path / 'folder')
+    assert '--watch is for runs' in refused(capsys, lists[0], '--watch')
+    assert 'one.csv both have a variant a' in refused(capsys, lists[0], lists[0])
+
+
+def test_the_marked_tables_of_a_page_are_written_again(tmp_path, capsys):
+    page, results = tmp_path / 'page.md', tmp_path / 'results.csv'
+    page.write_text('<!-- report: results.csv -->\n<!-- end of report -->\n')
+    assert 'results.csv' in refused(capsys, '--update', page)
+    results.write_text('variant,seed,value,measure,environment\na,0,1,return,Catch\n')
+    assert report.main(['--update', str(page)]) == 0
+    assert capsys.readouterr().out == f'{page}: written again\n'
+    assert '| a | 1 |' in page.read_text()
+    assert report.main(['--update', str(page)]) == 0
+    assert capsys.readouterr().out == f'{page}: its tables are as its lists say\n'
+
+    before = page.read_text()
+    results.write_text('variant,seed,value,measure,environment,how\na,0,1,return,Catch,x\n')
+    assert 'results.csv is not a list of results: unknown column how' in refused(capsys, '--update', page)
+    assert '--update reads the lists' in refused(capsys, results, '--update', page)
+    assert 'give folders of runs' in refused(capsys)
+    assert page.read_text() == before
+    page.write_text('No table\n')
+    assert 'has no table to write' in refused(capsys, '--update', page)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['page.md', 'results.csv']
 
 
 def test_without_plotly_all_but_the_page_is_written_and_one_line_says_so(sweep, tmp_path, capsys, monkeypatch):
@@ -108,6 +162,31 @@ def test_runs_of_different_environments_are_refused_or_apart(tmp_path, capsys, m
         assert f'\n{variant},' in (tmp_path / 'report' / name / 'comparison.csv').read_text()
 
 
+def test_replicas_of_one_run_stand_beside_separate_runs(tmp_path, monkeypatch):
+    made_up_runs.write_config(tmp_path / 'grid', num_rows=20)
+    replicas = [{'replica/optimiser.learning_rate': rate} for rate in (0.01, 0.1)]
+    returns = np.outer([1, 2, 3, 4, 5, 6], np.ones(20))  # Of three seeds of the first replica, then of the second.
+    made_up_runs.write_table(
+        tmp_path / 'grid', 'train', {'episode_return': returns, 'meta/objective.cost': 0.1 * returns}, replicas=replicas
+    )
+    made_up_runs.write_run(tmp_path / 'plain', 7.0, rows_done=10)
+    monkeypatch.setattr(comparison_page, 'plotly_javascript', lambda: '')
+    assert report.main([str(tmp_path)]) == 0
+    lines = (tmp_path / 'report/comparison.csv').read_text().splitlines()
+    assert lines[1].startswith('grid optimiser.learning_rate=0.01,3,complete,20000,2,')
+    assert lines[2].startswith('grid optimiser.learning_rate=0.1,3,complete,20000,5,')
+    assert lines[3].startswith('plain,3,"partial, 50%",10000,')
+    differences = (tmp_path / 'report/differences.csv').read_text().splitlines()
+    assert differences == [
+        'variant,replica', 'grid optimiser.learning_rate=0.01,optimiser.learning_rate=0.01',
+        'grid optimiser.learning_rate=0.1,optimiser.learning_rate=0.1', 'plain,',
+    ]  # fmt: skip
+    page = (tmp_path / 'report/report.html').read_text()
+    curves = next(each for each in json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])['figures']
+                  if each['name'] == 'meta_parameters')  # fmt: skip
+    assert {trace.get('meta') for trace in curves['traces']} == {line.split(',')[0] for line in lines[1:]}
+
+
 def test_watching_waits_for_rows_and_ends_when_all_runs_are_complete(tmp_path, monkeypatch, capsys):
     (tmp_path / 'sweep.json').write_text('{"runs": [{"name": "one"}, {"name": "two"}]}')
     steps = [
@@ -133,6 +212,33 @@ def test_watching_waits_for_rows_and_ends_when_all_runs_are_complete(tmp_path, m
     ]
     assert ['Not started yet: two.' in about for about in written] == [True, False, False]
     assert ['1 of 2 variants are partial' in about for about in written] == [False, True, False]
+
+
+def test_watching_ends_where_what_is_left_has_failed_for_good(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'sweep.json').write_text('{"runs": [{"name": "half"}, {"name": "wrong"}, {"name": "late"}]}')
+    (tmp_path / 'logs').mkdir()
+    fail = {name: (tmp_path / run_tables.FAILED.format(name=name)).write_text for name in ('half', 'wrong', 'late')}
+    made_up_runs.write_run(tmp_path / 'half', 1.0, rows_done=5)
+    fail['wrong']('exit status 2: error: a mistake\n')
+    steps = [lambda: fail['half']('ended by SIGKILL\n'), lambda: made_up_runs.write_run(tmp_path / 'late', 1.0)]
+    written = []
+    monkeypatch.setattr(report.comparison_report.Report, 'write', lambda self: written.append(self.about()))
+    monkeypatch.setattr(report.time, 'sleep', lambda _: steps.pop(0)())
+    assert report.main([str(tmp_path), '--watch']) == 0
+    assert not steps
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        f'results are in {tmp_path / "report"}; 1 variants are partial',
+        'failed: half: ended by SIGKILL',
+        'failed: wrong: exit status 2: error: a mistake',
+    ]
+    assert 'Failed: half (ended by SIGKILL), wrong (exit status 2: error: a mistake).' in written[-1]
+
+    fail['late']('ended by SIGKILL\n')  # Before it was completed by hand.
+    assert report.main([str(tmp_path)]) == 0
+    assert 'failed: late' not in capsys.readouterr().out
+    for name in ('half', 'late'):
+        shutil.rmtree(tmp_path / name)
+    assert 'no run folder' in refused(capsys, tmp_path, '--watch')
 
 
 def test_ctrl_c_ends_watching(tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from agents.analysis import comparison_figures, comparison_page, comparison_report, run_tables
-from agents.analysis.comparison_figures import COLOURS, MAX_SHOWN, Compared, Published
+from agents.analysis.comparison_figures import COLOURS, MAX_SHOWN, Compared
+from agents.analysis.published import Published
 from agents.analysis.variants import Measure, Variant
 from tests.helpers import made_up_runs
 
@@ -78,8 +79,8 @@ def test_tables_in_each_format():
 def test_the_page_holds_everything_and_escapes_names():
     shown = [variant('</script><b>', [1, 2, 3]), A]
     names = {each.name: comparison_figures.label(each) for each in shown}
-    published = [Published('a', 'mean', 2.5, 'A paper')]
-    figures = comparison_figures.figures(compared(*shown, published=published))
+    values = [Published('a', 'mean', 2.5, 'A paper')]
+    figures = comparison_figures.figures(compared(*shown, published=values))
     styles = comparison_figures.styles(list(names))
     text = comparison_page.page('<title>', 'about', figures, names, styles, {'results': TABLE}, 'PLOTLY {{title}}')
     assert text.count('</script>') == 3
@@ -105,13 +106,3 @@ def test_replicas_and_bindings_that_differ_have_columns(tmp_path):
     assert lines[0][:2] == ['grid optimiser.learning_rate=0.001', 'optimiser.learning_rate=0.001']
     assert lines[2][0] == 'plain'
     assert lines[2][-1] == '0.1'
-
-
-def test_published_values_are_read_and_a_wrong_list_is_named(tmp_path):
-    path = tmp_path / 'published.csv'
-    path.write_text('variant,what,value,source\na,mean,1.5,"A, B"\n')
-    assert comparison_report.read_published(path) == [Published('a', 'mean', 1.5, 'A, B')]
-    for text in ('variant,what\na,b\n', 'variant,what,value,source\na,b,c,d\n'):
-        path.write_text(text)
-        with pytest.raises(run_tables.RunTableError, match='is not a list of published values'):
-            comparison_report.read_published(path)

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from agents.analysis import run_tables
 from agents.experiments import executors, sweep_folder, sweep_table, sweeps
 from agents.experiments.executors import LocalExecutor, errors_beside
 from agents.experiments.sweep_folder import Request
@@ -268,6 +269,8 @@ def test_a_failure_stops_no_other_and_only_what_was_killed_is_retried(tmp_path):
         'good': (State.COMPLETE, ''),
     }
     assert starts == {'wrong': 1, 'killed': 2, 'killed_once': 2, 'preempted': 2, 'good': 1}
+    failures = {run.name: run.failure for run in run_tables.listed_runs([tmp_path]) if run.failure is not None}
+    assert failures == {name: states[name][1] for name in ('wrong', 'killed')}
 
     states, starts, lines = play(tmp_path, *names, retries=0)
     assert starts == {'wrong': 2, 'killed': 3, 'killed_once': 2, 'preempted': 2, 'good': 1}
@@ -278,6 +281,7 @@ def test_asked_to_stop_it_ends_what_runs_and_starts_nothing_more(tmp_path):
     states, starts, _ = play(tmp_path, 'long', 'good', jobs=1, should_stop=(tmp_path / 'long' / 'ready').exists)
     assert states == {'long': (State.STOPPED, ''), 'good': (State.STOPPED, '')}
     assert starts == {'long': 1, 'good': 0}
+    assert [run.failure for run in run_tables.listed_runs([tmp_path])] == [None, None]
     assert (tmp_path / 'logs' / 'long.txt').exists()
 
 
