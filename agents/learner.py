@@ -14,6 +14,7 @@ from agents import replicas
 from agents.agent import Agent
 from agents.replicas import Replicas
 from components.acting.actor import Actor
+from components.acting.rewards import Raw
 from components.axes import over_axis, tree_where
 from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import named_failures
@@ -67,7 +68,7 @@ class Learner(acme_core.Learner):
         self.replica_values = replicas.values_of(varied or {}, num_seeds)
         self.num_replicas = num_seeds * replicas.num_variants(varied or {})
         self.network = agent.network_functions()
-        self.actor = Actor(agent.environment, self.network, agent.policy)
+        self.actor = Actor(agent.environment, self.network, agent.policy, reward=agent.reward)
         self.inner_loop, self.init_agent = self._loop_of(agent)
         self._num_meta_steps = num_meta_steps
         self._counter = counter or counting.Counter()
@@ -197,6 +198,7 @@ class Learner(acme_core.Learner):
             agent.meta_parameters,
             agent.unroll_length,
             agent.source,
+            agent.reward,
         )
 
     def _new_agents(self, agent: Agent, keys: Array) -> AgentState:
@@ -254,10 +256,13 @@ class Learner(acme_core.Learner):
             meta_updates=num_meta_steps,
         )
         num_episodes = np.where(num_episodes > 0, num_episodes, np.nan)
+        is_raw = isinstance(self.agent.reward, Raw)
+        transformed = {} if is_raw else {'transformed_episode_return': episodes.transformed_return_sum / num_episodes}
         return {
             **counts,
             'episode_return': episodes.return_sum / num_episodes,
             'episode_length': length_sum / num_episodes,
+            **transformed,
             **columns(metrics.logs),
             **self._signal_to_noise_over_seeds(metrics.logs),
             **self.replica_columns,
