@@ -21,7 +21,7 @@ from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.meta_parameters.schedules import schedules_of
 from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
-from components.networks.torsos import MLP, Concatenate, Convolutional
+from components.networks.torsos import MLP, Concatenate, Convolutional, Residual
 from components.objectives.base import Objective, Unroll, loss_and_parts, merge_heads, targets_and_state
 from components.optimisers import check_descends
 from components.types import CompositionError, MetaParams, Params, Trajectory
@@ -149,7 +149,7 @@ class Agent:
             if (
                 np.issubdtype(spec.dtype, np.integer)
                 and spec.dtype != np.uint8
-                and isinstance(torso, MLP | Convolutional | Concatenate)
+                and isinstance(torso, MLP | Convolutional | Residual | Concatenate)
             ):
                 num_values = (
                     int(spec.maximum) + 1 if isinstance(spec, specs.BoundedArray) and spec.shape == () else '...'
