@@ -11,7 +11,8 @@ bootstrapped from its last observation, so the timestep carries the reward and d
 the first observation of the next episode (step type FIRST). A *truncated* episode (LAST with discount > 0) shows its
 last observation, which returns bootstrap from; the action of the step after is ignored, and that step restarts the
 episode with reward 0 and discount 0. This step is not a transition and is recorded with mask 0; it follows a LAST
-timestep.
+timestep. An environment may also restart in this way after a termination, and show a last observation that nothing is
+bootstrapped from.
 
 State beyond an episode. Most environments keep nothing when an episode ends. One that is `Lifelong` keeps its
 lifetime's state: the task it drew, a clock. `BatchedEnvironment.reset` starts a lifetime, and all `B` copies of a batch
@@ -97,7 +98,7 @@ class BatchedEnvironment(Protocol):
 
     @property
     def is_pure(self) -> bool:
-        """Whether the state is a pytree of arrays, so that a saved one can be restored."""
+        """Whether the state is a pytree of arrays, so that a saved one can be restored and a copy stepped."""
         ...
 
     def spec(self) -> specs.EnvironmentSpec:
