@@ -53,6 +53,9 @@ class Experiment:
         training is one too, and where it was stopped.
       checkpoints_kept: how many of the newest checkpoints stay, beside the best by its return in the last evaluation,
         or in the last row of training where nothing is evaluated.
+      checkpoints_cut_episodes: whether training, where environments live outside of checkpoints, starts new episodes
+        after each that is due, as a run that resumes from it has to. The two then go on alike, bit by bit, if the
+        environments repeat with their seeds. Episodes under way are dropped, and count in no return.
       max_episode_length: steps after which an episode of evaluation is cut off and scored as is.
       loggers: each called with a label (`train`, `eval`) and the `Run`.
       stop_when_not_finite: whether to stop when a loss or a weight is infinite or not a number.
@@ -74,6 +77,7 @@ class Experiment:
     evaluate_every: Annotated[int, Interval(0, 2**63 - 1)] = 0
     checkpoint_every: Annotated[int, Interval(0, 2**63 - 1)] = 0
     checkpoints_kept: PositiveInt = 3
+    checkpoints_cut_episodes: bool = True
     max_episode_length: PositiveInt = 10_000
     loggers: Sequence[LoggerFactory] = ()
     stop_when_not_finite: bool = True
@@ -243,6 +247,10 @@ class _Training:
                 self._evaluate(self._evaluator)
             if self._checkpointer and (stopping or is_due(experiment.checkpoint_every)):
                 self._save(self._checkpointer)
+                if experiment.checkpoints_cut_episodes and not (
+                    over or stopping or experiment.agent.environment.is_pure
+                ):
+                    self._learner.restore(self._learner.save())
         return stopping
 
     def close(self) -> None:
