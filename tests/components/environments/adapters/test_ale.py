@@ -206,6 +206,7 @@ def test_no_reverse_pass_can_repeat_a_step(atari):
 
 OUT_OF_RANGE = """
 import jax
+from components.acting.action_distributions import Categorical, select_action
 from components.environments.adapters import ale
 from components.environments.adapters.ale import Atari
 
@@ -214,15 +215,19 @@ state, _ = atari.reset(jax.random.key(0))
 for action in (-1, 4, 2**31 - 1):
     state, timestep = jax.jit(atari.step)(state, jax.numpy.full(2, action), jax.random.key(0))
     print(timestep.step_type.tolist())
+nothing = jax.numpy.full((2, 4), jax.numpy.nan)
+actions = select_action(Categorical(nothing), jax.random.key(0))
+state, timestep = jax.jit(atari.step)(state, actions, jax.random.key(0))
+print(timestep.step_type.tolist())
 environment = atari.as_dm_env(0)
 environment.reset()
 print(int(environment.step(99).step_type))
 """
 
 
-def test_an_action_out_of_range_does_not_hang():
+def test_actions_out_of_range_or_of_a_policy_of_nans_do_not_hang():
     done = subprocess.run([sys.executable, '-c', OUT_OF_RANGE], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.split() == ['[1,', '1]'] * 3 + ['1']
+    assert done.stdout.split() == ['[1,', '1]'] * 4 + ['1']
 
 
 def test_actions_out_of_range_are_the_nearest_there_are(atari):
