@@ -146,8 +146,16 @@ class Learner(acme_core.Learner):
         return jax.device_get([variables[name] for name in names])
 
     def save(self) -> dict[str, PyTree]:
-        """Everything that a resumed run needs to go on; a copy, as the next step writes over the state."""
-        return {'state': _copy(self.state), 'counts': self._counter.get_counts()}
+        """Everything that a resumed run needs to go on; a copy, as the next step writes over the state.
+
+        What stands for environments that live outside of the state is zero in it: it means nothing to another process.
+        """
+        state = _copy(self.state)
+        if not self.agent.environment.is_pure:
+            actor_state = state.agents.actor_state
+            actor_state = actor_state._replace(environment=jax.tree.map(jnp.zeros_like, actor_state.environment))
+            state = state._replace(agents=state.agents._replace(actor_state=actor_state))
+        return {'state': state, 'counts': self._counter.get_counts()}
 
     def restore(self, state: dict[str, PyTree]) -> None:
         """Goes on from what `save` returned; where environments live outside of it, with new episodes."""

@@ -17,6 +17,7 @@ from components.acting.actor import Actor
 from components.acting.host_actor import HostActor
 from components.acting.policies import Softmax
 from components.acting.rewards import Clipped, Raw, SignedLog
+from components.environments.adapters.ale import Atari
 from components.environments.base import make_timestep
 from components.environments.batch import Batch
 from components.environments.catch import HostCatch
@@ -218,6 +219,46 @@ def test_unroll_equals_a_plain_loop(core, reward, transform):
         endings['terminated'] += int(np.sum((records['mask'] == 1) & (records['discount'] == 0)))
     assert endings['truncated'] > 5
     assert endings['terminated'] > 5
+
+
+def test_on_atari_restarts_alone_are_masked_and_lost_lives_reset_nothing():
+    environment = Atari('breakout', 2, height=12, width=12, stack=1, max_frames=800)
+    network = Network(MLP((6,)), LSTM(4)).functions(environment.spec(), {'logits': (4,), 'value': ()})
+    actor, params = Actor(environment, network), network.init(jax.random.key(1))
+
+    def step(state, key):
+        after, taken = actor.step(params, state, key)
+        return after, (state.timestep, state.environment.lives, after.timestep, after.environment.lives, taken)
+
+    start = jax.jit(actor.init)(jax.random.key(0))
+    state, trajectory, episodes = jax.jit(actor.unroll, static_argnums=3)(params, start, jax.random.key(2), 300)
+    environment.close(state.environment)
+    start = jax.jit(actor.init)(jax.random.key(0))
+    _, records = jax.jit(lambda *args: jax.lax.scan(step, *args))(start, jax.random.split(jax.random.key(2), 300))
+    before, lives_before, after, lives, taken = jax.device_get(records)
+
+    restarts = before.step_type == LAST
+    np.testing.assert_array_equal(trajectory.mask, ~restarts)
+    np.testing.assert_array_equal(trajectory.first[1:], restarts)
+    lost = (lives < lives_before) & (after.step_type == MID)
+    assert lost.sum() > 5
+    assert not trajectory.first[1:][lost].any()
+
+    # Returns are the scores between restarts; an episode goes on over a lost life.
+    returns, lengths = [], []
+    for i in range(2):
+        (ends,) = np.nonzero(after.step_type[:, i] == LAST)
+        parts = np.split(after.reward[:, i], ends + 1)[: len(ends)]
+        returns += [part.sum() for part in parts]
+        lengths += [len(part) - (j > 0) for j, part in enumerate(parts)]  # Later ones begin with a restart.
+    assert episodes.num_episodes == len(returns) >= 2
+    assert episodes.return_sum == sum(returns) > 0
+    assert episodes.length_sum == sum(lengths)
+    assert_close(taken.episode_return[taken.ended].sum(), sum(returns))
+
+    # Along the trajectory, the network does what it did when it acted.
+    outputs = jax.jit(network.unroll)(params, trajectory.observation, trajectory.first, trajectory.core_state)
+    assert_close(outputs['logits'][:-1], trajectory.behaviour_policy.logits, rtol=1e-4, atol=1e-5)
 
 
 @STREAMS
