@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from agents.learner import Learner
 from components.acting.actor import Actor, ActorState
 from components.axes import over_axis
-from components.environments.base import BatchedEnvironment, named_failures
+from components.environments.base import BatchedEnvironment, human_normalised, named_failures
 from components.types import Array, Params
 
 _Carry = tuple[int | Array, ActorState, Array, Array, Array]
@@ -48,13 +48,17 @@ class Evaluator:
 
         Returns:
           Mean return and length of an episode, and the share of episodes that were cut off, each an array `[S]`, for
-          the `stochastic` and the `greedy` policy.
+          the `stochastic` and the `greedy` policy; mean human-normalised scores, too, in an environment that has some.
         """
         with named_failures(self._environment):
             states, row = self._evaluate(self._learner.state.agents.params, jax.random.fold_in(self._key, number))
             for state in states:
                 self._environment.close(jax.device_get(state))
-            return jax.device_get(row)
+            row = jax.device_get(row)
+        for policy in ('stochastic', 'greedy'):
+            scores = human_normalised(self._environment, row[f'{policy}/episode_return'])
+            row |= {f'{policy}/{name}': score for name, score in scores.items()}
+        return row
 
     def _all_agents(self, params: Params, key: Array) -> tuple[list[PyTree], dict[str, Array]]:
         row, states = {}, []

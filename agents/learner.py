@@ -17,7 +17,7 @@ from components.acting.actor import Actor
 from components.acting.rewards import Raw
 from components.axes import over_axis, tree_where
 from components.component_tree import describe_paths, learnable_paths
-from components.environments.base import named_failures
+from components.environments.base import human_normalised, named_failures
 from components.inner_loop import AgentState, InnerLoop, acting_loop
 from components.meta_optimisers.base import LearnerState
 from components.metrics import LOSSES, Group, Metrics, NamedLogs, columns, with_logs
@@ -266,10 +266,12 @@ class Learner(acme_core.Learner):
         num_episodes = np.where(num_episodes > 0, num_episodes, np.nan)
         is_raw = isinstance(self.agent.reward, Raw)
         transformed = {} if is_raw else {'transformed_episode_return': episodes.transformed_return_sum / num_episodes}
+        episode_return = episodes.return_sum / num_episodes
         return {
             **counts,
-            'episode_return': episodes.return_sum / num_episodes,
+            'episode_return': episode_return,
             'episode_length': length_sum / num_episodes,
+            **human_normalised(self.agent.environment, episode_return),
             **transformed,
             **columns(metrics.logs),
             **self._signal_to_noise_over_seeds(metrics.logs),

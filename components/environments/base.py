@@ -22,11 +22,12 @@ start from the same one; an episode that ends never does.
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import dm_env
 import jax
 import jax.numpy as jnp
+import numpy as np
 from acme import specs
 from jaxtyping import ArrayLike, PyTree, Shaped
 
@@ -88,6 +89,31 @@ class Drawable(Protocol):
         ...
 
 
+class ReferenceScores(NamedTuple):
+    """Returns of an episode that others are compared with.
+
+    Attributes:
+      random: of random play.
+      human: of a person.
+    """
+
+    random: float
+    human: float
+
+    def normalised(self, episode_return: ArrayLike) -> np.ndarray:
+        """Human-normalised scores: 0 for random play, 1 for the human's; of a mean return, the mean score."""
+        return (np.asarray(episode_return) - self.random) / (self.human - self.random)
+
+
+class Scored(Protocol):
+    """What an environment may have beside its interface: returns to compare its agents' with."""
+
+    @property
+    def reference_scores(self) -> ReferenceScores | None:
+        """None where none are known."""
+        ...
+
+
 class BatchedEnvironment(Protocol):
     """A batch of `B` environments that restart by themselves (see the module's docstring)."""
 
@@ -125,6 +151,12 @@ class BatchedEnvironment(Protocol):
 def restart(environment: Environment, state: PyTree, key: Array) -> tuple[PyTree, dm_env.TimeStep]:
     """Starts the next episode: of the lifetime of `state` if the environment is `Lifelong`, else one like any other."""
     return environment.restart(state, key) if hasattr(environment, 'restart') else environment.reset(key)
+
+
+def human_normalised(environment: object, episode_return: ArrayLike) -> dict[str, np.ndarray]:
+    """A column `human_normalised` of returns in an environment that is `Scored`; no column in any other."""
+    scores: ReferenceScores | None = getattr(environment, 'reference_scores', None)
+    return {} if scores is None else {'human_normalised': scores.normalised(episode_return)}
 
 
 def spec_of(environment: Environment) -> specs.EnvironmentSpec:
