@@ -14,7 +14,8 @@ three seeds have none. Runs that are not complete are marked as partial.
 Writes to --out, by default the folder report in the first folder: report.html, which opens offline; each figure as PNG
 and PDF (learning curves, final performance, performance profiles, probability of improvement, meta-parameters, their
 signal-to-noise); and the tables comparison, probability_of_improvement and differences, each in Markdown, CSV and
-LaTeX. --watch writes them again until all runs are complete; Ctrl-C ends it. Exit status: 0, 2 when what was asked for
+LaTeX. With --over_games, median, mean and interquartile mean over the games that each agent has runs of, by the column
+human_normalised or stochastic/human_normalised. --watch writes them again until all runs are complete; Ctrl-C ends it. Exit status: 0, 2 when what was asked for
 cannot be done, or 130 after Ctrl-C.
 """
 
@@ -26,7 +27,7 @@ import time
 # A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
-from agents.analysis import comparison_report, run_tables, tables
+from agents.analysis import comparison_report, games_report, run_tables, tables
 from agents.analysis.comparison_page import PlotlyMissingError
 from tools.command_line import Parser, at_least, run_command
 
@@ -73,6 +74,8 @@ def _is_finished(args: argparse.Namespace) -> bool:
 def _write(args: argparse.Namespace) -> tuple[list[str], PlotlyMissingError | None]:
     """Writes all reports; returns the names of variants and runs that are not complete, and why there is no page."""
     out, missing = args.out or args.folder[0] / 'report', None
+    if args.over_games:
+        return _write_over_games(args, out), None
     not_started = run_tables.not_started(args.folder)
     reports = comparison_report.reports_of(
         run_tables.find_runs(args.folder),
@@ -93,6 +96,15 @@ def _write(args: argparse.Namespace) -> tuple[list[str], PlotlyMissingError | No
     partial = [variant.name for report in reports for variant in report.variants if not variant.is_complete]
     print(f'results are in {out}' + (f'; {len(partial)} variants are partial' if partial else ''), flush=True)
     return partial + not_started, missing
+
+
+def _write_over_games(args: argparse.Namespace, out: pathlib.Path) -> list[str]:
+    """Writes the report over games; returns the names of runs that are not complete."""
+    report = games_report.report_of(run_tables.find_runs(args.folder), args.last, args.table, args.column)
+    report.write(out)
+    tables.show(tables.table(*report.over_games(), caption=report.about()))
+    print(f'results are in {out}', flush=True)
+    return report.partial() + run_tables.not_started(args.folder)
 
 
 def _share(text: str) -> float:
@@ -119,6 +131,7 @@ def _parser() -> Parser:
     parser.add_argument('--column', help='of that table, by default of train.csv')
     parser.add_argument('--published', type=pathlib.Path, metavar='CSV', help='published values to draw')
     parser.add_argument('--by_environment', action='store_true', help='a report for each environment, in a folder each')
+    parser.add_argument('--over_games', action='store_true', help='statistics of agents over many games, in tables')
     return parser
 
 

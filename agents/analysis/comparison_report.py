@@ -91,14 +91,19 @@ class Report(NamedTuple):
         if differing[1] and len(differing[0]) > 1:
             results['differences'] = differing
         for name, table in results.items():
-            for ending, text in {'md': markdown, 'csv': csv_text, 'tex': latex}.items():
-                _write(self.out / f'{name}.{ending}', text(*table).encode())
+            write_table(self.out / name, table)
         titles = {
             'comparison': f'Comparison by {self.measure}',
             'probability_of_improvement': 'Probability of improvement, by pair',
             'differences': 'What differs between the configurations',
         }
         return {titles[name]: table for name, table in results.items()}
+
+
+def write_table(path: pathlib.Path, table: Table) -> None:
+    """Writes a table in Markdown, CSV and LaTeX to files of that name, which get an ending each."""
+    for ending, text in {'md': markdown, 'csv': csv_text, 'tex': latex}.items():
+        _write(path.with_name(f'{path.name}.{ending}'), text(*table).encode())
 
 
 def _markdown_page(
@@ -249,7 +254,7 @@ def reports_of(
         )
         raise RunTableError(
             f'runs of different environments cannot be compared: {named}; give the runs of one, or --by_environment '
-            'for a report of each'
+            'for a report of each, or --over_games for statistics over many games'
         )
     folders = [out / _folder_name(environment) for environment in groups] if len(groups) > 1 else [out]
     made = []
