@@ -10,6 +10,7 @@ from acme import specs
 
 from components.acting.behaviours import Behaviour
 from components.acting.policies import Policy, Softmax, check_policy
+from components.acting.rewards import Raw, RewardTransform, transform_rewards
 from components.component import MAX_INT, PositiveInt, component
 from components.component_tree import components_of, learnable_paths, replace_all
 from components.environments.base import BatchedEnvironment
@@ -20,7 +21,7 @@ from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.meta_parameters.schedules import schedules_of
 from components.monitors import Monitor
 from components.networks.network import Network, NetworkFunctions
-from components.networks.torsos import MLP, Concatenate, Convolutional
+from components.networks.torsos import MLP, Concatenate, Convolutional, Residual
 from components.objectives.base import Objective, Unroll, loss_and_parts, merge_heads, targets_and_state
 from components.optimisers import check_descends
 from components.types import CompositionError, MetaParams, Params, Trajectory
@@ -43,6 +44,7 @@ class Agent:
         several are spread evenly. None for no end.
       policy: what the agent acts with when it is evaluated, and while it learns unless its behaviour says otherwise.
       behaviour: what acts while it learns.
+      reward: what is learned from, as a function of the environment's rewards; `episode_return` is of the latter.
       source: makes what its trajectories come from; None acts each of them once. Training is as long as its meta-steps,
         so that a source which acts less takes fewer environment steps.
       monitors: what else is logged, by name, as `monitor/<name>`: means over lifetimes and meta-steps.
@@ -61,6 +63,7 @@ class Agent:
     lifetime_length: PositiveInt | None = None
     policy: Policy = Softmax()
     behaviour: Behaviour = Behaviour()
+    reward: RewardTransform = Raw()
     source: SourceFactory | None = None
     monitors: Mapping[str, Monitor] = dataclasses.field(default_factory=dict)
 
@@ -118,7 +121,8 @@ class Agent:
             check_policy(policy, jax.tree.map(lambda x: x[0], outputs), leading[1:], spec)
         action = jnp.zeros((2, batch_size, *spec.actions.shape), spec.actions.dtype)
         behaviour_policy = (self.behaviour.policy or self.policy)(outputs, leading)[:-1]
-        trajectory = Trajectory(observation, first, action, ones, ones, ones, behaviour_policy, core_state)
+        reward = jnp.stack([transform_rewards(self.reward, x) for x in ones])
+        trajectory = Trajectory(observation, first, action, reward, ones, ones, behaviour_policy, core_state)
         for objective in objectives:
             unroll = Unroll(outputs, trajectory, params, network)
             targets, _ = targets_and_state(objective, unroll, objective.init(params))
@@ -145,7 +149,7 @@ class Agent:
             if (
                 np.issubdtype(spec.dtype, np.integer)
                 and spec.dtype != np.uint8
-                and isinstance(torso, MLP | Convolutional | Concatenate)
+                and isinstance(torso, MLP | Convolutional | Residual | Concatenate)
             ):
                 num_values = (
                     int(spec.maximum) + 1 if isinstance(spec, specs.BoundedArray) and spec.shape == () else '...'

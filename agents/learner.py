@@ -15,9 +15,10 @@ from agents import replicas
 from agents.agent import Agent
 from agents.replicas import Replicas
 from components.acting.actor import Actor
+from components.acting.rewards import Raw
 from components.axes import in_groups, over_axis, tree_where
 from components.component_tree import describe_paths, learnable_paths
-from components.environments.base import named_failures
+from components.environments.base import human_normalised, named_failures
 from components.inner_loop import AgentState, InnerLoop, acting_loop
 from components.meta_optimisers.base import LearnerState
 from components.metrics import LOSSES, Group, Metrics, NamedLogs, columns, with_logs
@@ -72,7 +73,7 @@ class Learner(acme_core.Learner):
         self.num_replicas = num_seeds * replicas.num_variants(varied or {})
         self._at_once = replicas_at_once or self.num_replicas
         self.network = agent.network_functions()
-        self.actor = Actor(agent.environment, self.network, agent.policy)
+        self.actor = Actor(agent.environment, self.network, agent.policy, reward=agent.reward)
         self.inner_loop, self.init_agent = self._loop_of(agent)
         self._num_meta_steps = num_meta_steps
         self._counter = counter or counting.Counter()
@@ -154,8 +155,16 @@ class Learner(acme_core.Learner):
         return jax.device_get([variables[name] for name in names])
 
     def save(self) -> dict[str, PyTree]:
-        """Everything that a resumed run needs to go on; a copy, as the next step writes over the state."""
-        return {'state': _copy(self.state), 'counts': self._counter.get_counts()}
+        """Everything that a resumed run needs to go on; a copy, as the next step writes over the state.
+
+        What stands for environments that live outside of the state is zero in it: it means nothing to another process.
+        """
+        state = _copy(self.state)
+        if not self.agent.environment.is_pure:
+            actor_state = state.agents.actor_state
+            actor_state = actor_state._replace(environment=jax.tree.map(jnp.zeros_like, actor_state.environment))
+            state = state._replace(agents=state.agents._replace(actor_state=actor_state))
+        return {'state': state, 'counts': self._counter.get_counts()}
 
     def restore(self, state: dict[str, PyTree]) -> None:
         """Goes on from what `save` returned; where environments live outside of it, with new episodes."""
@@ -206,6 +215,7 @@ class Learner(acme_core.Learner):
             agent.meta_parameters,
             agent.unroll_length,
             agent.source,
+            agent.reward,
         )
 
     def _new_agents(self, agent: Agent, keys: Array) -> AgentState:
@@ -270,10 +280,15 @@ class Learner(acme_core.Learner):
             meta_updates=num_meta_steps,
         )
         num_episodes = np.where(num_episodes > 0, num_episodes, np.nan)
+        is_raw = isinstance(self.agent.reward, Raw)
+        transformed = {} if is_raw else {'transformed_episode_return': episodes.transformed_return_sum / num_episodes}
+        episode_return = episodes.return_sum / num_episodes
         return {
             **counts,
-            'episode_return': episodes.return_sum / num_episodes,
+            'episode_return': episode_return,
             'episode_length': length_sum / num_episodes,
+            **human_normalised(self.agent.environment, episode_return),
+            **transformed,
             **columns(metrics.logs),
             **self._signal_to_noise_over_seeds(metrics.logs),
             **self.replica_columns,

@@ -12,6 +12,7 @@ from jaxtyping import Int, PyTree
 from components.acting.actor import Actor
 from components.acting.behaviours import Behaviour
 from components.acting.policies import Policy
+from components.acting.rewards import Raw, RewardTransform
 from components.component_tree import replace_all
 from components.environments.base import BatchedEnvironment
 from components.meta_parameters.meta_parameters import MetaParameterSet
@@ -157,7 +158,7 @@ class PlainUpdate:
 
 
 class TrajectorySource(Protocol):
-    """Where an agent's trajectories come from. No gradient flows through it."""
+    """Where an agent's trajectories come from, their rewards transformed. No gradient flows through it."""
 
     def next(self, agent: AgentState, unroll_length: int) -> tuple[AgentState, EpisodeTotals]:
         """The agent, which has just been updated, with its next training trajectory pending."""
@@ -259,10 +260,13 @@ def acting_loop(
     meta_parameters: MetaParameterSet,
     unroll_length: int,
     make_source: SourceFactory | None = None,
+    reward: RewardTransform = Raw(),
 ) -> tuple[InnerLoop, Callable[[Array], AgentState]]:
     """The inner loop of an agent composed of these parts, and the function of a key that makes a new agent."""
-    actor = Actor(environment, network, behaviour.policy or policy)
-    acting = ActingSource(actor, Actor(environment, network, policy), behaviour)
+    actor, on_policy_actor = (
+        Actor(environment, network, pi, reward=reward) for pi in (behaviour.policy or policy, policy)
+    )
+    acting = ActingSource(actor, on_policy_actor, behaviour)
     source = make_source(acting) if make_source else acting
     update = PlainUpdate(network, update_rule, meta_parameters, schedules_of(update_rule))
 

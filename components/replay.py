@@ -63,4 +63,4 @@ def replayed(inner_loop: InnerLoop, agent: AgentState, replay: Replay) -> InnerL
 
 
 def _no_episodes() -> EpisodeTotals:
-    return EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0))
+    return EpisodeTotals(jnp.int32(0), jnp.int32(0), jnp.zeros(()), jnp.int32(0), jnp.zeros(()))

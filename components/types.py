@@ -33,7 +33,7 @@ class Trajectory(NamedTuple):
       observation: what the action was chosen from; the last entry is what to bootstrap from. `[T+1, B, ...]`.
       first: whether the observation is the first of an episode, where recurrent state is reset. Bool `[T+1, B]`.
       action: as the environment takes them, `[T, B, ...]`; int32 `[T, B]` where they are discrete.
-      reward: reward of the transition that the action started. `[T, B]`.
+      reward: reward of the transition that the action started, as the agent's `RewardTransform` makes it. `[T, B]`.
       discount: the environment's own: 0 at termination, 1 elsewhere (truncation included). `[T, B]`.
       mask: 0 where the transition is none (an environment restarting after a truncation), else 1. `[T, B]`.
       behaviour_policy: the `ActionDistribution` that the action was drawn from, leaves `[T, B, ...]`.
@@ -73,12 +73,14 @@ class EpisodeTotals(NamedTuple):
       num_episodes: episodes that ended. int32 scalar.
       return_sum: undiscounted returns of those episodes, added up. Scalar.
       length_sum: their lengths in environment steps, added up. int32 scalar.
+      transformed_return_sum: as `return_sum`, of the rewards that are learned from. Scalar.
     """
 
     num_steps: Int[Array, '']
     num_episodes: Int[Array, '']
     return_sum: Scalar
     length_sum: Int[Array, '']
+    transformed_return_sum: Scalar
 
 
 class UserError(Exception):

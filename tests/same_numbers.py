@@ -69,7 +69,8 @@ def numbers(file: str) -> dict[str, np.ndarray]:
     """Rows and final weights of a variant, by name."""
     # A reward has to come within a trajectory this short, for weights of rewards to have a gradient.
     undelayed = ['wrappers.DelayedReward.delay = 2'] if 'intrinsic_reward' in file else []
-    gin_config.load([file], [*TINY, *undelayed])
+    small = ['SIZE = 36'] if 'atari' in file else []
+    gin_config.load([file], [*TINY, *undelayed, *small])
     rows: list[dict] = []
     learner = Learner(gin_config.build(Experiment).agent, logger=_Rows(rows))
     for _ in range(NUM_META_STEPS):

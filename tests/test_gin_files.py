@@ -29,7 +29,13 @@ METHODS = {
     *(f'gin/catch/{name}.gin' for name in ('frodo', 'self_tuning', 'target_network')),
     *(f'gin/snake/{name}.gin' for name in ('bootstrapped_outer_critic', 'meta_discount_outer_critic')),
     *(f'gin/intrinsic_reward/{name}.gin' for name in ('learned_return', 'lirpg', 'potential')),
-    *('gin/bandits/self_tuned.gin', 'gin/grid_worlds/lpg.gin', 'gin/harlow/ring.gin', 'gin/host/catch.gin'),
+    *(
+        'gin/atari/meta_discount.gin',
+        'gin/bandits/self_tuned.gin',
+        'gin/grid_worlds/lpg.gin',
+        'gin/harlow/ring.gin',
+        'gin/host/catch.gin',
+    ),
     *('gin/i_maze/symbolic.gin', 'gin/off_policy/frodo.gin', 'gin/random_walk/frodo.gin', 'gin/two_step/fixed.gin'),
 }
 """A variant of each method and family of environments; the others are checked with `-m slow`."""
@@ -47,7 +53,8 @@ TINY = ['TOTAL_ENV_STEPS = 10_000', 'NUM_ENVS = 3', 'UNROLL_LENGTH = 4']
 def build(file, *bindings):
     # A reward has to come within a trajectory this short, for weights of rewards to have a gradient.
     undelayed = ['wrappers.DelayedReward.delay = 2'] if 'intrinsic_reward' in file else []
-    gin_config.load([file], [*TINY, *undelayed, *bindings])
+    small = ['SIZE = 36'] if 'atari' in file else []
+    gin_config.load([file], [*TINY, *undelayed, *small, *bindings])
     return gin_config.build(Experiment)
 
 

@@ -22,13 +22,13 @@ import dm_env
 import rich.table
 
 from agents.analysis import tables
-from agents.analysis.host_episodes import SeedVariables, TimeLimit, check_fits, rollout, summarise
+from agents.analysis.host_episodes import SeedVariables, TimeLimit, rollout, summarise
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from agents.experiments.launch import notify
 from agents.experiments.restore import RestoredRun, in_environment, restore_learner
 from components.acting.host_actor import HostActor
-from components.environments.base import Animator, animator_of
+from components.environments.base import Animator, animator_of, check_fits
 from components.metrics import Group
 from components.types import CompositionError, ConfigurationError
 from tools.command_line import Parser, at_least, run_command

@@ -25,6 +25,7 @@ from agents.analysis import objective_report, tables
 from agents.analysis.learned_objectives import Inspector, learned_objectives
 from agents.analysis.reference_returns import known_returns
 from agents.experiments.restore import RestoredRun, restore_learners
+from components.environments.base import check_can_be_copied
 from tools.command_line import Parser, at_least, run_command
 
 
@@ -78,6 +79,7 @@ def _parser() -> Parser:
 def _inspectors(run: RestoredRun, args: argparse.Namespace) -> dict[str, Inspector]:
     """One for each learned objective, by its path."""
     learner = run.learner
+    check_can_be_copied(learner.agent.environment, 'the inspection of learned objectives')
     unroll_length = args.unroll_length or learner.agent.unroll_length
     return {
         path: Inspector(learner.inner_loop, path, unroll_length, args.num_trajectories)

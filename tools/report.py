@@ -17,7 +17,9 @@ Writes to --out, by default the folder report in the first folder: report.html, 
 and PDF (learning curves, final performance, performance profiles, probability of improvement, meta-parameters, their
 signal-to-noise); the tables comparison, probability_of_improvement and differences, each in Markdown, CSV and LaTeX;
 and results.csv, a list of the final performance of each seed. Lists can be given in the place of runs; they have no
-curves (agents/analysis/result_lists.py). --watch writes it again until all runs are complete or have failed for good.
+curves (agents/analysis/result_lists.py). With --over_games, median, mean and interquartile mean over the games that each
+agent has runs of, by the column human_normalised or stochastic/human_normalised. --watch writes it again until all runs
+are complete or have failed for good.
 
 --update writes the tables of a Markdown page again that stand between marks (agents/analysis/result_pages.py).
 
@@ -33,10 +35,12 @@ from collections.abc import Sequence
 # A checkout can be run whether or not it is installed, from any folder.
 sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
-from agents.analysis import comparison_report, published, result_pages, run_tables, tables
+from agents.analysis import comparison_report, games_report, published, result_pages, run_tables, tables
 from agents.analysis.comparison_page import PlotlyMissingError
 from components.types import ConfigurationError
 from tools.command_line import Parser, at_least, run_command
+
+AnyReport = comparison_report.Report | games_report.GamesReport
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
@@ -88,19 +92,26 @@ def _is_finished(args: argparse.Namespace) -> bool:
         return False
     is_finished = not (args.watch and any(report.awaited() for report in reports))
     if is_finished:
-        for run in comparison_report.failed(reports):
+        for run in _failed(reports):
             print(f'failed: {run.name}: {run.failure}', flush=True)
         if missing:
             raise missing
     return is_finished
 
 
+def _failed(reports: Sequence[AnyReport]) -> list[run_tables.ListedRun]:
+    """Runs that have failed for good, by the reports of several environments."""
+    return [run for run in reports[0].failed() if all(run in report.failed() for report in reports)]
+
+
 def _write(
     args: argparse.Namespace, listed: Sequence[run_tables.ListedRun]
-) -> tuple[list[comparison_report.Report], PlotlyMissingError | None]:
+) -> tuple[Sequence[AnyReport], PlotlyMissingError | None]:
     """Writes all reports; returns them, and why there is no page."""
     first = args.folder[0]
     out = args.out or (first.parent if first.is_file() else first) / 'report'
+    if args.over_games:
+        return [_write_over_games(args, out, listed)], None
     values = published.read(args.published) if args.published else []
     if any(path.is_file() for path in args.folder):
         if given := [name for name in ('watch', 'last', 'table', 'column', 'by_environment') if getattr(args, name)]:
@@ -117,6 +128,18 @@ def _write(
     partial = sum(not variant.is_complete for report in reports for variant in report.variants)
     print(f'results are in {out}' + (f'; {partial} variants are partial' if partial else ''), flush=True)
     return reports, missing
+
+
+def _write_over_games(
+    args: argparse.Namespace, out: pathlib.Path, listed: Sequence[run_tables.ListedRun]
+) -> games_report.GamesReport:
+    """Writes the report over games."""
+    share = args.last or comparison_report.LAST
+    report = games_report.report_of(run_tables.find_runs(args.folder), share, args.table, args.column, listed)
+    report.write(out)
+    tables.show(tables.table(*report.over_games(), caption=report.about()))
+    print(f'results are in {out}', flush=True)
+    return report
 
 
 def _share(text: str) -> float:
@@ -140,6 +163,7 @@ def _parser() -> Parser:
     add('--column', help='of that table, by default of train.csv')
     add('--published', type=pathlib.Path, metavar='CSV', help='published values to draw')
     add('--by_environment', action='store_true', help='a report for each environment, in a folder each')
+    add('--over_games', action='store_true', help='statistics of agents over many games, in tables')
     add('--update', type=pathlib.Path, metavar='PAGE', help='write the marked tables of a page again')
     return parser
 

@@ -11,6 +11,7 @@ equal those of their library rliable (tests/agents/analysis/test_comparison.py).
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,10 @@ NUM_DRAWS = 20_000
 
 NUM_DRAWS_OF_CURVES = 500
 """Of the band around a curve, at each of its points."""
+
+
+NUM_DRAWS_OVER_GAMES = 5_000
+"""Of statistics over games, which are always drawn at random."""
 
 
 class Resamples(NamedTuple):
@@ -152,6 +157,42 @@ def _random_probabilities(wins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     first, second = (random.multinomial(size, np.full(size, 1 / size), NUM_DRAWS) for size in wins.shape)
     return np.einsum('ri,ij,rj->r', first, wins, second) / wins.size, np.full(NUM_DRAWS, 1 / NUM_DRAWS)
+
+
+class OverGames(NamedTuple):
+    """Statistics of an agent over games.
+
+    Attributes:
+      median: over games, of the mean over seeds.
+      mean: over games, likewise.
+      interquartile_mean: over all runs of all games together.
+    """
+
+    median: Estimate
+    mean: Estimate
+    interquartile_mean: Estimate
+
+
+def over_games(scores: Sequence[np.ndarray]) -> OverGames:
+    """Statistics over games, with intervals of a bootstrap that draws seeds of each game with replacement.
+
+    Args:
+      scores: of each game, `[S]`, in a unit that games have in common; the numbers of seeds may differ.
+    """
+
+    def statistics(draws: Sequence[np.ndarray]) -> np.ndarray:
+        """Of scores `[R, S]` of each game, `[R, 3]`."""
+        means = np.stack([draw.mean(1) for draw in draws], 1)
+        runs = np.concatenate(draws, 1)
+        return np.stack([np.median(means, 1), means.mean(1), interquartile_mean(runs.T)], 1)
+
+    (values,) = statistics([game[None] for game in scores])
+    if min(map(len, scores)) < MIN_SEEDS:
+        return OverGames(*map(_without_interval, values))
+    random = np.random.default_rng(0)
+    draws = statistics([random.choice(game, (NUM_DRAWS_OVER_GAMES, len(game))) for game in scores])
+    weights = np.full(NUM_DRAWS_OVER_GAMES, 1 / NUM_DRAWS_OVER_GAMES)
+    return OverGames(*(Estimate(x, *interval(draw, weights)) for x, draw in zip(values, draws.T, strict=True)))
 
 
 def performance_profile(values: np.ndarray, thresholds: np.ndarray) -> Estimate:

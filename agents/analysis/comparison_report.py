@@ -57,20 +57,13 @@ class Report(NamedTuple):
     published: Sequence[Published] = ()
     listed: Sequence[ListedRun] = ()
 
-    def not_started(self) -> list[str]:
-        """Names of the runs that a sweep has still to start."""
-        return [run.name for run in self.listed if not run.is_started and run.failure is None]
-
     def failed(self) -> list[ListedRun]:
         """Runs that have failed for good, and so stay partial."""
-        complete = {variant.run.directory.resolve() for variant in self.variants if variant.is_complete}
-        return [run for run in self.listed if run.failure is not None and run.directory.resolve() not in complete]
+        return variants.failed_runs(self.variants, self.listed)
 
     def awaited(self) -> list[str]:
         """Names of variants and runs of which there may be more later."""
-        over = {run.directory.resolve() for run in self.failed()}
-        partial = [variant for variant in self.variants if not variant.is_complete]
-        return [each.name for each in partial if each.run.directory.resolve() not in over] + self.not_started()
+        return variants.awaited(self.variants, self.listed)
 
     def shown(self) -> list[Variant]:
         """The variants that figures show: the best ones, if there are more than can be told apart."""
@@ -110,7 +103,10 @@ class Report(NamedTuple):
     def about(self) -> str:
         """What was compared, in a line."""
         partial = sum(not variant.is_complete for variant in self.variants)
-        not_started, failed = self.not_started(), [f'{run.name} ({run.failure})' for run in self.failed()]
+        not_started, failed = (
+            variants.not_started(self.listed),
+            [f'{run.name} ({run.failure})' for run in self.failed()],
+        )
         parts = [
             f'Environment: {self.environment}.',
             f'Final performance: {self.measure.description}.',
@@ -133,8 +129,7 @@ class Report(NamedTuple):
             if differing[1] and len(differing[0]) > 1:
                 results['differences'] = differing
         for name, table in results.items():
-            for ending, text in {'md': markdown, 'csv': csv_text, 'tex': latex}.items():
-                _write(self.out / f'{name}.{ending}', text(*table).encode())
+            write_table(self.out / name, table)
         result_lists.write(self.out / RESULTS, Comparison(self.environment, self.measure, self.variants))
         titles = {
             'comparison': f'Comparison by {self.measure}',
@@ -155,9 +150,10 @@ def write(reports: Sequence[Report]) -> comparison_page.PlotlyMissingError | Non
     return missing
 
 
-def failed(reports: Sequence[Report]) -> list[ListedRun]:
-    """Runs that have failed for good, by the reports of several environments."""
-    return [run for run in reports[0].failed() if all(run in report.failed() for report in reports)]
+def write_table(path: pathlib.Path, table: Table) -> None:
+    """Writes a table in Markdown, CSV and LaTeX to files of that name, which get an ending each."""
+    for ending, text in {'md': markdown, 'csv': csv_text, 'tex': latex}.items():
+        _write(path.with_name(f'{path.name}.{ending}'), text(*table).encode())
 
 
 def _markdown_page(
@@ -290,7 +286,7 @@ def reports_of(
         )
         raise RunTableError(
             f'runs of different environments cannot be compared: {named}; give the runs of one, or --by_environment '
-            'for a report of each'
+            'for a report of each, or --over_games for statistics over many games'
         )
     made = []
     for folder, (environment, group) in zip(_folders(out, list(groups)), groups.items(), strict=True):

@@ -130,7 +130,7 @@ def recorded_lifetime(learner: Learner, dtype: DTypeLike) -> RecordedLifetime:
     Where the objective has a state, they are not the first two of an agent, in which there is nothing to remember.
 
     Args:
-      learner: is left as it is.
+      learner: is left as it is, but for environments outside of the program, which take the steps that are recorded.
       dtype: of the recording; `float64` needs `jax.enable_x64` around it.
 
     Raises:

@@ -21,6 +21,7 @@ from agents.analysis.signal_to_noise import Draws, Interval
 from agents.learner import Learner
 from components.acting.actor import Actor
 from components.component_tree import replace_at
+from components.environments.base import check_can_be_copied
 from components.inner_loop import AgentState, InnerLoop, acting_source
 from components.meta_optimisers.base import LearnerState
 from components.meta_optimisers.gradient_estimators.base import repeat
@@ -150,8 +151,9 @@ def sampler_of(learner: Learner, estimators: Sequence['WeightedEstimator'], num_
     """The sampler of a learner's meta-gradients.
 
     Raises:
-      CompositionError: if it has none.
+      CompositionError: if it has none, or its environments cannot be copied.
     """
+    check_can_be_copied(learner.agent.environment, 'the noise of meta-gradients')
     outer_loss = getattr(learner.agent.meta_optimiser, 'outer_loss', None)
     if outer_loss is None:
         name = type(learner.agent.meta_optimiser).__name__

@@ -12,7 +12,6 @@ from acme.utils.loggers.dataframe import InMemoryLogger
 from jaxtyping import PyTree
 
 from agents.learner import Learner
-from components.types import CompositionError
 
 
 class Episode(NamedTuple):
@@ -88,31 +87,6 @@ class TimeLimit(dm_env.Environment):
         self._length = 0 if timestep.first() else self._length + 1
         over = self._length >= self._max_episode_length
         return timestep._replace(step_type=dm_env.StepType.LAST) if over else timestep
-
-
-def check_fits(spec: specs.EnvironmentSpec, trained_on: specs.EnvironmentSpec) -> None:
-    """Checks that a network made for one environment can act in another.
-
-    Args:
-      spec: of the other environment.
-      trained_on: of the one that the network was made for.
-
-    Raises:
-      CompositionError: if it cannot; the message names what differs.
-    """
-    shown, known = (
-        {'observations': _structure(s.observations), 'actions': getattr(s.actions, 'num_values', s.actions)}
-        for s in (spec, trained_on)
-    )
-    differences = [
-        f'its {name} are {shown[name]} instead of {known[name]}' for name in shown if shown[name] != known[name]
-    ]
-    if differences:
-        raise CompositionError(f'the environment does not fit the weights: {" and ".join(differences)}')
-
-
-def _structure(observations: PyTree) -> PyTree:
-    return jax.tree.map(lambda s: f'{jax.dtypes.canonicalize_dtype(s.dtype)} {list(s.shape)}', observations)
 
 
 def rollout(environment: dm_env.Environment, actor: acme.Actor, num_episodes: int) -> list[Episode]:

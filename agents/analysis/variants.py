@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.analysis import comparison, run_tables
-from agents.analysis.run_tables import EVAL, TRAIN, NothingYetError, Run, SeedTable
+from agents.analysis.run_tables import EVAL, TRAIN, ListedRun, NothingYetError, Run, SeedTable
 from agents.experiments import gin_config
 from agents.experiments.run_folder import CONFIG
 from components.types import ConfigurationError
@@ -261,6 +261,24 @@ def _progress(table: SeedTable | None, total: int | None) -> tuple[int, bool]:
     meta_updates = float(table.columns.get('meta_updates', np.full((1, 1), np.nan))[0, -1])
     step = steps / meta_updates if meta_updates > 0 else 1
     return int(steps), total is not None and steps + step > total
+
+
+def not_started(listed: Sequence[ListedRun]) -> list[str]:
+    """Names of the runs that a sweep has still to start."""
+    return [run.name for run in listed if not run.is_started and run.failure is None]
+
+
+def failed_runs(found: Iterable[Variant], listed: Sequence[ListedRun]) -> list[ListedRun]:
+    """Runs of sweeps that have failed for good, and so stay partial."""
+    complete = {variant.run.directory.resolve() for variant in found if variant.is_complete}
+    return [run for run in listed if run.failure is not None and run.directory.resolve() not in complete]
+
+
+def awaited(found: Sequence[Variant], listed: Sequence[ListedRun]) -> list[str]:
+    """Names of variants and runs of which there may be more later."""
+    over = {run.directory.resolve() for run in failed_runs(found, listed)}
+    partial = [variant for variant in found if not variant.is_complete]
+    return [each.name for each in partial if each.run.directory.resolve() not in over] + not_started(listed)
 
 
 def read_curves(variant: Variant, measure: Measure) -> dict[str, Curves]:

@@ -23,6 +23,7 @@ from agents.experiments.compilation_cache import DEFAULT, use_compilation_cache
 from agents.experiments.loggers import Row, Run, seed_means
 from agents.learner import Learner
 from components.component import MAX_INT, Interval, PositiveInt, component
+from components.environments.base import BatchedEnvironment, check_fits
 from components.types import CompositionError, EnvironmentFailedError
 
 LoggerFactory = Callable[[str, Run], acme_loggers.Logger]
@@ -49,11 +50,18 @@ class Experiment:
       seed: of the first replica; the others have the seeds that follow.
       log_every: steps between rows.
       evaluate_every: steps between evaluations; 0 for none.
+      evaluation_environment: what evaluations play one episode of each policy in, for each of its batch: of the same
+        observations and actions as the agent's environment, which it is if None. An evaluation takes as long as its
+        longest episode: where episodes are long and steps expensive, as on Atari, a small batch of its own.
       checkpoint_every: steps between checkpoints; 0 for none, and no going on after an interruption. The end of
         training is one too, and where it was stopped.
       checkpoints_kept: how many of the newest checkpoints stay, beside the best by its return in the last evaluation,
         or in the last row of training where nothing is evaluated.
-      max_episode_length: steps after which an episode of evaluation is cut off and scored as is.
+      checkpoints_cut_episodes: whether training, where environments live outside of checkpoints, starts new episodes
+        after each that is due, as a run that resumes from it has to. The two then go on alike, bit by bit, if the
+        environments repeat with their seeds. Episodes under way are dropped, and count in no return.
+      max_episode_length: steps after which an episode of evaluation is cut off and scored as is; `eval.csv` says how
+        many were.
       loggers: each called with a label (`train`, `eval`) and the `Run`.
       stop_when_not_finite: whether to stop when a loss or a weight is infinite or not a number.
       replicas: numbers that differ between agents of this one program: by path from the update rule, such as
@@ -66,8 +74,8 @@ class Experiment:
       compilation_cache: folder where compiled programs are kept for the next start, None for none.
 
     Raises:
-      CompositionError: if training would be shorter than one meta-step, a number is out of range, or replicas cannot
-        differ in this way.
+      CompositionError: if training would be shorter than one meta-step, a number is out of range, replicas cannot
+        differ in this way, or the evaluations' environment is not like the agent's.
     """
 
     agent: Agent
@@ -76,8 +84,10 @@ class Experiment:
     seed: Annotated[int, Interval(0, 2**32 - 1)] = 0
     log_every: Annotated[int, Interval(1, 2**63 - 1)] = 10_000
     evaluate_every: Annotated[int, Interval(0, 2**63 - 1)] = 0
+    evaluation_environment: BatchedEnvironment | None = None
     checkpoint_every: Annotated[int, Interval(0, 2**63 - 1)] = 0
     checkpoints_kept: PositiveInt = 3
+    checkpoints_cut_episodes: bool = True
     max_episode_length: PositiveInt = 10_000
     loggers: Sequence[LoggerFactory] = ()
     stop_when_not_finite: bool = True
@@ -97,6 +107,8 @@ class Experiment:
             raise CompositionError(
                 f'Experiment.replicas_at_once ({self.replicas_at_once}) must divide the {self.num_replicas} replicas'
             )
+        if self.evaluation_environment is not None:
+            check_fits(self.evaluation_environment.spec(), self.agent.environment.spec())
         if min(self.meta_steps_in(self.log_every), self.num_meta_steps) > MAX_INT:
             raise CompositionError(
                 f'Experiment.log_every is {self.log_every:,} steps, more than {MAX_INT:,} meta-steps: '
@@ -201,7 +213,9 @@ class _Training:
         self._learner = experiment.make_learner(counter=self._counter, logger=self._clock)
         self._evaluator = self._checkpointer = None
         if experiment.evaluate_every:
-            self._evaluator = Evaluator(self._learner, experiment.max_episode_length, experiment.seed)
+            self._evaluator = Evaluator(
+                self._learner, experiment.max_episode_length, experiment.seed, experiment.evaluation_environment
+            )
         if experiment.checkpoint_every:
             self._checkpointer = Checkpointer(run.directory / CHECKPOINTS, experiment.checkpoints_kept)
 
@@ -253,6 +267,10 @@ class _Training:
                 self._evaluate(self._evaluator)
             if self._checkpointer and (stopping or is_due(experiment.checkpoint_every)):
                 self._save(self._checkpointer)
+                if experiment.checkpoints_cut_episodes and not (
+                    over or stopping or experiment.agent.environment.is_pure
+                ):
+                    self._learner.restore(self._learner.save())
         return stopping
 
     def close(self) -> None:

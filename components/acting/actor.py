@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, PyTree, Shaped
 
 from components.acting.action_distributions import ActionDistribution, select_action
 from components.acting.policies import Policy, Softmax
+from components.acting.rewards import Raw, RewardTransform, transform_rewards
 from components.environments.base import BatchedEnvironment
 from components.networks.network import NetworkFunctions
 from components.types import Array, CoreState, EpisodeTotals, Params, Trajectory
@@ -23,6 +24,7 @@ class ActorState(NamedTuple):
       core_state: recurrent state before the latest observation, leaves `[B, ...]`.
       episode_return: undiscounted reward of each episode so far.
       episode_length: its steps so far.
+      transformed_return: as `episode_return`, of transformed rewards; empty where these are the environment's own.
     """
 
     environment: PyTree
@@ -30,6 +32,7 @@ class ActorState(NamedTuple):
     core_state: CoreState
     episode_return: Float[Array, ' B']
     episode_length: Int[Array, ' B']
+    transformed_return: PyTree[Float[Array, ' B']] = ()
 
 
 class Step(NamedTuple):
@@ -37,13 +40,14 @@ class Step(NamedTuple):
 
     Attributes:
       action: taken.
-      reward: of the transition.
+      reward: of the transition, transformed.
       discount: of the transition.
       mask: 0 where there was no transition.
       policy: that the action was drawn from.
       ended: whether an episode ended with it.
       episode_return: undiscounted reward of the episode, this step included.
       episode_length: its steps, this one included.
+      transformed_return: as `episode_return`, of transformed rewards.
     """
 
     action: Shaped[Array, 'B ...']
@@ -54,6 +58,7 @@ class Step(NamedTuple):
     ended: Bool[Array, ' B']
     episode_return: Float[Array, ' B']
     episode_length: Int[Array, ' B']
+    transformed_return: Float[Array, ' B']
 
 
 class Actor:
@@ -68,6 +73,7 @@ class Actor:
       network: with the heads that the policy reads.
       policy: what actions are drawn from.
       greedy: whether to take the most probable action instead of drawing one.
+      reward: from the environment's rewards to those of trajectories.
     """
 
     def __init__(
@@ -76,9 +82,10 @@ class Actor:
         network: NetworkFunctions,
         policy: Policy = Softmax(),
         greedy: bool = False,
+        reward: RewardTransform = Raw(),
     ):
         self._environment, self._network = environment, network
-        self._policy, self._greedy = policy, greedy
+        self._policy, self._greedy, self._reward = policy, greedy, reward
 
     def init(self, key: Array) -> ActorState:
         """Starts an episode in every environment."""
@@ -90,6 +97,7 @@ class Actor:
             self._network.initial_state(batch_size),
             jnp.zeros(batch_size),
             jnp.zeros(batch_size, jnp.int32),
+            () if isinstance(self._reward, Raw) else jnp.zeros(batch_size),
         )
 
     def unroll(
@@ -120,6 +128,7 @@ class Actor:
             num_episodes=jnp.sum(steps.ended, dtype=jnp.int32),
             return_sum=jnp.sum(steps.ended * steps.episode_return),
             length_sum=jnp.sum(steps.ended * steps.episode_length, dtype=jnp.int32),
+            transformed_return_sum=jnp.sum(steps.ended * steps.transformed_return),
         )
         return state, trajectory, episodes
 
@@ -138,16 +147,25 @@ class Actor:
         ended = mask & (after.first() | after.last())
         episode_return = state.episode_return + mask * after.reward
         episode_length = state.episode_length + mask
-        state = ActorState(environment, after, core_state, ~ended * episode_return, ~ended * episode_length)
+        if isinstance(self._reward, Raw):  # One sum is enough, and the state of older checkpoints.
+            reward, transformed_return, next_transformed = after.reward, episode_return, ()
+        else:
+            reward = transform_rewards(self._reward, after.reward)
+            transformed_return = state.transformed_return + mask * reward
+            next_transformed = ~ended * transformed_return
+        state = ActorState(
+            environment, after, core_state, ~ended * episode_return, ~ended * episode_length, next_transformed
+        )
         step = Step(
             action,
-            after.reward,
+            reward,
             after.discount,
             mask.astype(jnp.result_type(float)),
             policy,
             ended,
             episode_return,
             episode_length,
+            transformed_return,
         )
         return state, step
 

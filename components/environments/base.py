@@ -11,7 +11,8 @@ bootstrapped from its last observation, so the timestep carries the reward and d
 the first observation of the next episode (step type FIRST). A *truncated* episode (LAST with discount > 0) shows its
 last observation, which returns bootstrap from; the action of the step after is ignored, and that step restarts the
 episode with reward 0 and discount 0. This step is not a transition and is recorded with mask 0; it follows a LAST
-timestep.
+timestep. An environment may also restart in this way after a termination, and show a last observation that nothing is
+bootstrapped from.
 
 State beyond an episode. Most environments keep nothing when an episode ends. One that is `Lifelong` keeps its
 lifetime's state: the task it drew, a clock. `BatchedEnvironment.reset` starts a lifetime, and all `B` copies of a batch
@@ -21,15 +22,16 @@ start from the same one; an episode that ends never does.
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import dm_env
 import jax
 import jax.numpy as jnp
+import numpy as np
 from acme import specs
 from jaxtyping import ArrayLike, PyTree, Shaped
 
-from components.types import Array
+from components.types import Array, CompositionError
 
 Animator = Callable[[Sequence[PyTree], str | os.PathLike], None]
 """Draws an episode, from its states in their order and the path of the animated GIF that it writes."""
@@ -87,6 +89,31 @@ class Drawable(Protocol):
         ...
 
 
+class ReferenceScores(NamedTuple):
+    """Returns of an episode that others are compared with.
+
+    Attributes:
+      random: of random play.
+      human: of a person.
+    """
+
+    random: float
+    human: float
+
+    def normalised(self, episode_return: ArrayLike) -> np.ndarray:
+        """Human-normalised scores: 0 for random play, 1 for the human's; of a mean return, the mean score."""
+        return (np.asarray(episode_return) - self.random) / (self.human - self.random)
+
+
+class Scored(Protocol):
+    """What an environment may have beside its interface: returns to compare its agents' with."""
+
+    @property
+    def reference_scores(self) -> ReferenceScores | None:
+        """None where none are known."""
+        ...
+
+
 class BatchedEnvironment(Protocol):
     """A batch of `B` environments that restart by themselves (see the module's docstring)."""
 
@@ -97,7 +124,7 @@ class BatchedEnvironment(Protocol):
 
     @property
     def is_pure(self) -> bool:
-        """Whether the state is a pytree of arrays, so that a saved one can be restored."""
+        """Whether the state is a pytree of arrays, so that a saved one can be restored and a copy stepped."""
         ...
 
     def spec(self) -> specs.EnvironmentSpec:
@@ -126,10 +153,58 @@ def restart(environment: Environment, state: PyTree, key: Array) -> tuple[PyTree
     return environment.restart(state, key) if hasattr(environment, 'restart') else environment.reset(key)
 
 
+def human_normalised(environment: object, episode_return: ArrayLike) -> dict[str, np.ndarray]:
+    """A column `human_normalised` of returns in an environment that is `Scored`; no column in any other."""
+    scores: ReferenceScores | None = getattr(environment, 'reference_scores', None)
+    return {} if scores is None else {'human_normalised': scores.normalised(episode_return)}
+
+
 def spec_of(environment: Environment) -> specs.EnvironmentSpec:
     """An environment's spec, which may look at concrete values for it; within a traced function too."""
     with jax.ensure_compile_time_eval():
         return environment.spec()
+
+
+def check_can_be_copied(environment: BatchedEnvironment, what_for: str) -> None:
+    """Checks that copies of one state of an environment can be stepped, each for itself.
+
+    Args:
+      environment: of the states.
+      what_for: what copies them, as the subject of a sentence.
+
+    Raises:
+      CompositionError: if there is one environment outside of the program behind all copies.
+    """
+    if not environment.is_pure:
+        raise CompositionError(
+            f'{what_for} starts from one state again and again, and those of {type(environment).__name__} live outside '
+            'of the program, where there are no copies: use an environment that is written in JAX'
+        )
+
+
+def check_fits(spec: specs.EnvironmentSpec, trained_on: specs.EnvironmentSpec) -> None:
+    """Checks that a network made for one environment can act in another.
+
+    Args:
+      spec: of the other environment.
+      trained_on: of the one that the network was made for.
+
+    Raises:
+      CompositionError: if it cannot; the message names what differs.
+    """
+    shown, known = (
+        {'observations': _structure(s.observations), 'actions': getattr(s.actions, 'num_values', s.actions)}
+        for s in (spec, trained_on)
+    )
+    differences = [
+        f'its {name} are {shown[name]} instead of {known[name]}' for name in shown if shown[name] != known[name]
+    ]
+    if differences:
+        raise CompositionError(f'the environment does not fit the weights: {" and ".join(differences)}')
+
+
+def _structure(observations: PyTree) -> PyTree:
+    return jax.tree.map(lambda s: f'{jax.dtypes.canonicalize_dtype(s.dtype)} {list(s.shape)}', observations)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from components.axes import tree_where
 from components.component import PositiveInt, component
 from components.environments.as_dm_env import DmEnvironment
-from components.environments.base import Environment, restart, spec_of
+from components.environments.base import Environment, ReferenceScores, restart, spec_of
 from components.types import Array
 
 
@@ -45,6 +45,10 @@ class Batch:
     @property
     def is_pure(self) -> bool:
         return True
+
+    @property
+    def reference_scores(self) -> ReferenceScores | None:
+        return getattr(self.environment, 'reference_scores', None)
 
     def spec(self) -> specs.EnvironmentSpec:
         return self._spec

@@ -5,7 +5,8 @@ large.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +40,18 @@ def view_animator(view: Callable[[PyTree], Array]) -> Animator:
         return Image.fromarray(pixels).resize((4 * SIZE, 4 * SIZE), Image.Resampling.NEAREST)
 
     def animate(states: Sequence[PyTree], path: str | os.PathLike) -> None:
-        first, *others = map(draw, states)
-        first.save(path, save_all=True, append_images=others, duration=70, loop=0)
+        save_gif(map(draw, states), path, milliseconds=70)
 
     return animate
+
+
+def save_gif(images: Iterable[Any], path: str | os.PathLike, milliseconds: int) -> None:
+    """Writes an animated GIF.
+
+    Args:
+      images: of PIL, at least one.
+      path: of the file.
+      milliseconds: that each is shown.
+    """
+    first, *others = images
+    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, PyTree, Shaped
 
-from components.component import PositiveInt, component
+from components.component import NonNegativeInt, Positive, PositiveInt, component
 from components.environments.observations import entries_of
+from components.networks.convolutions import Convolution2D, max_pool
+from components.networks.precision import ComputeType, dtype_of, full_precision_weights
 from components.types import Array
 
 
@@ -57,6 +59,8 @@ class Convolutional:
       padding: `SAME` or `VALID`.
       as_patches: whether a convolution is computed as patches times a matrix. None does so on CPU alone, where weight
         gradients of convolutions inside a compiled loop are an order of magnitude slower. Same weights, same result.
+      scale: what observations are multiplied by, inside the network: 1 / 255 for pixels of 8 bits.
+      dtype: what is computed with; weights and features stay in single precision. None for that.
 
     Raises:
       ValueError: if the first three differ in length; when called, if the observation is not `[N, H, W, C]`.
@@ -68,6 +72,8 @@ class Convolutional:
     hidden_sizes: Sequence[PositiveInt] = (64,)
     padding: Literal['SAME', 'VALID'] = 'SAME'
     as_patches: bool | None = None
+    scale: Positive = 1.0
+    dtype: ComputeType = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.channels), len(self.kernel_sizes), len(self.strides)}
@@ -78,13 +84,62 @@ class Convolutional:
             )
 
     def __call__(self, observation: PyTree) -> Array:
-        x = as_floating_array(observation)
-        if x.ndim != 4:
-            raise ValueError(f'Convolutional takes observations [H, W, C], got shape {x.shape[1:]}')
-        for i, (channels, size, stride) in enumerate(zip(self.channels, self.kernel_sizes, self.strides, strict=True)):
-            convolution = Convolution2D(channels, size, stride, self.padding, self.as_patches, name=f'convolution_{i}')
-            x = jax.nn.relu(convolution(x))
-        return _linear_layers(x.reshape(x.shape[0], -1), self.hidden_sizes)
+        x = _image(observation, type(self).__name__, self.scale, self.dtype)
+        layers = enumerate(zip(self.channels, self.kernel_sizes, self.strides, strict=True))
+        with full_precision_weights():
+            for i, (channels, size, stride) in layers:
+                name = f'convolution_{i}'
+                x = jax.nn.relu(Convolution2D(channels, size, stride, self.padding, self.as_patches, name=name)(x))
+            x = _linear_layers(x.reshape(x.shape[0], -1), self.hidden_sizes)
+        return x.astype(jnp.result_type(float))
+
+
+@component
+class Residual:
+    """Sections of a convolution, a max-pooling that halves the image, and residual blocks; then linear layers.
+
+    A block adds to its input two convolutions of it, with a ReLU before each. Kernels are 3 x 3; pooling is over 3 x 3
+    with stride 2.
+
+    Args:
+      channels: of each section.
+      num_blocks: of each section.
+      hidden_sizes: units of each linear layer, which has a ReLU after it.
+      as_patches: as for `Convolutional`. Patches are nine times as large as images: on CPU, `Network.num_groups` keeps
+        a reverse pass from having those of all observations at once.
+      scale: likewise.
+      dtype: likewise.
+
+    Raises:
+      ValueError: if there is no section; when called, if the observation is not `[N, H, W, C]`.
+
+    Source: Espeholt et al. (2018), figure 3, the deep network without its LSTM.
+    """
+
+    channels: Sequence[PositiveInt] = (16, 32, 32)
+    num_blocks: NonNegativeInt = 2
+    hidden_sizes: Sequence[PositiveInt] = (256,)
+    as_patches: bool | None = None
+    scale: Positive = 1.0
+    dtype: ComputeType = None
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise ValueError('Residual.channels is empty')
+
+    def __call__(self, observation: PyTree) -> Array:
+        x = _image(observation, type(self).__name__, self.scale, self.dtype)
+        with full_precision_weights():
+            for i, channels in enumerate(self.channels):
+                x = max_pool(self._convolution(channels, f'section_{i}')(x))
+                for j in range(self.num_blocks):
+                    first, second = (self._convolution(channels, f'section_{i}_block_{j}_{k}') for k in range(2))
+                    x = x + second(jax.nn.relu(first(jax.nn.relu(x))))
+            x = _linear_layers(jax.nn.relu(x).reshape(x.shape[0], -1), self.hidden_sizes)
+        return x.astype(jnp.result_type(float))
+
+    def _convolution(self, channels: int, name: str) -> Convolution2D:
+        return Convolution2D(channels, 3, 1, 'SAME', self.as_patches, name=name)
 
 
 @component
@@ -132,66 +187,12 @@ class Concatenate:
         return jnp.concatenate([self.torsos.get(path, flat)(entries[path]) for path in seen], -1)
 
 
-class Convolution2D(hk.Module):
-    """A 2-D convolution over `[N, H, W, C]` with square kernels, in either of two forms.
+def as_floating_array(observation: PyTree, dtype: ComputeType = None) -> Array:
+    """The observation as one floating-point array.
 
     Args:
-      output_channels: channels of the result.
-      kernel_size: side of the kernel.
-      stride: of the kernel, in both directions.
-      padding: `SAME` or `VALID`.
-      as_patches: see `Convolutional`.
-      name: of the module.
-    """
-
-    def __init__(
-        self,
-        output_channels: int,
-        kernel_size: int,
-        stride: int,
-        padding: str,
-        as_patches: bool | None = None,
-        name: str | None = None,
-    ):
-        super().__init__(name=name)
-        self._output_channels, self._size, self._stride = output_channels, kernel_size, stride
-        self._padding = padding
-        self._as_patches = jax.default_backend() == 'cpu' if as_patches is None else as_patches
-
-    def __call__(self, x: Array) -> Array:
-        """Convolves images `[N, H, W, C]` to `[N, H', W', output_channels]`.
-
-        Raises:
-          ValueError: if the kernel is larger than the padded image.
-        """
-        if self._padding == 'VALID' and min(x.shape[1:3]) < self._size:
-            raise ValueError(f'a kernel of side {self._size} does not fit into an image of {x.shape[1:3]}')
-        shape = (self._size, self._size, x.shape[-1], self._output_channels)
-        stddev = (self._size * self._size * x.shape[-1]) ** -0.5  # As hk.Conv2D and hk.Linear have it.
-        w = hk.get_parameter('w', shape, x.dtype, init=hk.initializers.TruncatedNormal(stddev))
-        b = hk.get_parameter('b', shape[-1:], x.dtype, init=jnp.zeros)
-        if self._as_patches:
-            return self._patches(x) @ w.reshape(-1, shape[-1]) + b
-        strides = (self._stride, self._stride)
-        return (
-            jax.lax.conv_general_dilated(x, w, strides, self._padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + b
-        )
-
-    def _patches(self, x: Array) -> Array:
-        """What each output cell sees: `[N, H', W', size * size * C]`, in the order of the kernel's entries."""
-        window, strides = (self._size, self._size), (self._stride, self._stride)
-        padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, self._padding)
-        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-        height, width = ((n - self._size) // self._stride + 1 for n in x.shape[1:3])
-        rows, columns = height * self._stride, width * self._stride
-        offsets = [(i, j) for i in range(self._size) for j in range(self._size)]
-        return jnp.concatenate(
-            [x[:, i : i + rows : self._stride, j : j + columns : self._stride] for i, j in offsets], axis=-1
-        )
-
-
-def as_floating_array(observation: PyTree) -> Array:
-    """The observation as one floating-point array.
+      observation: one array, in whatever structure.
+      dtype: of the result.
 
     Raises:
       ValueError: if it is a structure of several arrays.
@@ -201,7 +202,19 @@ def as_floating_array(observation: PyTree) -> Array:
         shapes = jax.tree.map(lambda leaf: leaf.shape[1:], observation)
         raise ValueError(f'the torso takes one array, but the observation is {shapes}; choose one in the environment')
     (x,) = leaves
-    return x.astype(jnp.result_type(float))
+    return x.astype(dtype_of(dtype))
+
+
+def _image(observation: PyTree, name: str, scale: float, dtype: ComputeType) -> Array:
+    """The observation as an image times `scale`, `[N, H, W, C]`.
+
+    Raises:
+      ValueError: if it is of another rank; `name` says whose observation it is.
+    """
+    x = as_floating_array(observation, dtype)
+    if x.ndim != 4:
+        raise ValueError(f'{name} takes observations [H, W, C], got shape {x.shape[1:]}')
+    return (x * scale).astype(x.dtype)
 
 
 def _linear_layers(x: Array, sizes: Sequence[int]) -> Array:

@@ -15,7 +15,7 @@ from components.acting.policies import EpsilonMixture, FixedPolicy, Greedy, Poli
 from components.component_tree import HasWeights, replace_at
 from components.meta_optimisers import step_weights
 from components.meta_parameters import bijectors
-from components.networks.torsos import MLP, Concatenate, Convolutional, OneHot, Torso
+from components.networks.torsos import MLP, Concatenate, Convolutional, OneHot, Residual, Torso
 from components.objectives.actor_critic import ActorCritic
 from components.objectives.base import Objective, Sum, Unroll, loss_and_parts, targets_and_state
 from components.objectives.entropy_bonus import EntropyBonus
@@ -213,6 +213,7 @@ def test_policies_and_their_distributions_keep_to_their_protocols(policy):
     [
         (MLP((4,)), {'a': jnp.zeros((5, 3, 2))}),
         (Convolutional((2,), (3,), (1,), (4,)), jnp.zeros((5, 4, 4, 1))),
+        (Residual((2,), 1, (4,), dtype='bfloat16'), jnp.zeros((5, 4, 4, 1), jnp.uint8)),
         (OneHot(7), jnp.zeros((5, 1), int)),
         (Concatenate({'a': MLP((4,))}), {'a': jnp.zeros((5, 2)), 'b': jnp.zeros((5, 3))}),
     ],

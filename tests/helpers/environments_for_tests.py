@@ -95,6 +95,43 @@ class LifelongProbe:
         return state, result[1]._replace(observation=jnp.stack(jax.tree.leaves(state)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """Images of 8 bits, as emulators show them: `[height, width, stack]`, each step another.
+
+    Episodes have `length` steps; action 1 is worth 5 points, action 2 loses 2.
+    """
+
+    height: int
+    width: int
+    stack: int = 4
+    length: int = 6
+
+    def spec(self):
+        return specs.EnvironmentSpec(
+            observations=specs.BoundedArray((self.height, self.width, self.stack), np.uint8, 0, 255),
+            actions=specs.DiscreteArray(NUM_ACTIONS),
+            rewards=specs.Array((), np.float32),
+            discounts=specs.BoundedArray((), np.float32, 0, 1),
+        )
+
+    def reset(self, key):
+        state = ProbeState(jax.random.randint(key, (), 0, 256), jnp.int32(0))
+        return state, make_timestep(self._image(state), first=True)
+
+    def step(self, state, action, key):
+        del key
+        state = ProbeState(state.number, state.count + 1)
+        last = state.count == self.length
+        reward = jnp.array([0.0, 5.0, -2.0])[action]
+        return state, make_timestep(self._image(state), reward, jnp.where(last, 0, 1), last=last)
+
+    def _image(self, state):
+        row, column, age = jnp.meshgrid(*map(jnp.arange, (self.height, self.width, self.stack)), indexing='ij')
+        number = jnp.uint32(41) * (row * self.width + column) + jnp.uint32(97) * (state.count + age) + state.number
+        return (number * number // 16).astype(jnp.uint8)
+
+
 class Point:
     """A point in the plane that moves by each action, two numbers in [-1, 1]; it never arrives."""
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import rlax
 
-from components.networks.torsos import Convolution2D
+from components.networks.convolutions import Convolution2D
 
 
 class HandWrittenActorCritic:

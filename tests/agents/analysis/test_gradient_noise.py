@@ -323,6 +323,10 @@ def test_the_tool_measures_a_new_agent_and_the_checkpoints_of_a_run(tmp_path, ca
         (['--gin_file', 'gin/catch/meta_discount.gin', '--step_weights', 'Median'], 'choose from LastStep'),
         (['--gin_file', 'gin/catch/meta_discount.gin', '--step_weights', 'Geometric(2)'], r'must be in [0, 1]'),
         (['--workdir', 'nowhere'], 'nowhere'),
+        (
+            ['--gin_file', 'gin/host/catch.gin', '--gin_bindings', 'NUM_ENVS = 2'],
+            'the noise of meta-gradients starts from one state again and again, and those of HostEnvironment',
+        ),
     ],
 )
 def test_one_line_and_status_2_for_what_cannot_be_measured(arguments, part, capsys):

@@ -1,5 +1,6 @@
 """What is said of a learned objective: figures of known cases by hand, and the tool on a small run of FRODO."""
 
+import argparse
 import csv
 import dataclasses
 
@@ -12,10 +13,13 @@ import pytest
 from agents.analysis import learned_objectives, reference_returns
 from agents.analysis.learned_objectives import Inspector
 from agents.analysis.reference_returns import NStepReturn, ReturnInputs, known_returns
+from agents.experiments.restore import RestoredRun
 from agents.learner import Learner
 from components.acting.action_distributions import Categorical
 from components.acting.behaviours import Behaviour
 from components.acting.policies import log_rho
+from components.environments.adapters.host import HostEnvironment
+from components.environments.catch import HostCatch
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar, Weights
 from components.networks.cores import GRU
 from components.networks.torsos import MLP
@@ -406,6 +410,13 @@ def test_one_line_and_status_2_for_what_cannot_be_shown(frodo, arguments, part, 
     assert main(frodo, *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert part in line
+
+
+def test_what_environments_outside_of_the_program_act_is_not_inspected():
+    learner = Learner(make_agent(environment=HostEnvironment(HostCatch, 1)))
+    arguments = argparse.Namespace(unroll_length=None, num_trajectories=4)
+    with pytest.raises(CompositionError, match=r'those of HostEnvironment live outside of the program'):
+        inspect_objective._inspectors(RestoredRun(None, learner, 0), arguments)
 
 
 def test_runs_without_checkpoints_or_without_a_learned_objective_are_refused(tmp_path, capsys):

@@ -19,6 +19,7 @@ from agents.experiments.checkpoints import Checkpointer, CheckpointError
 from agents.experiments.experiment import Experiment
 from agents.experiments.loggers import CSVLogger, TensorBoardLogger
 from agents.learner import Learner
+from components.environments.adapters.ale import Atari
 from components.environments.adapters.host import HostEnvironment
 from components.environments.catch import HostCatch
 from components.networks.network import Network
@@ -192,6 +193,68 @@ def test_environments_on_the_host_start_new_episodes_and_say_so(tmp_path):
     assert steps == sorted(set(steps))
     assert steps[-1] == experiment.total_env_steps > done * 20
     assert before != arrays(experiment, tmp_path)
+
+
+def atari():
+    """Two small emulators whose episodes are cut short, so that some end between checkpoints."""
+    return Atari('breakout', 2, height=12, width=12, stack=1, max_frames=40)
+
+
+def host_catch():
+    return HostEnvironment(functools.partial(HostCatch, 4, 3), 2, seed_argument='seed')
+
+
+@pytest.mark.parametrize('make', [atari, host_catch])
+def test_environments_outside_of_checkpoints_go_on_alike_after_one(tmp_path, make):
+    """Twelve meta-steps of eight steps; rows every two, checkpoints every four."""
+    environment = make()
+    experiment = make_experiment(
+        agent=make_agent(environment=environment), total_env_steps=96, log_every=16, evaluate_every=48, checkpoint_every=32
+    )  # fmt: skip
+    once, killed = tmp_path / 'once', tmp_path / 'killed'
+    once.mkdir()
+    killed.mkdir()
+    experiment.run(once)
+    breaking = dataclasses.replace(experiment, loggers=(functools.partial(InterruptingLogger, rows=3),))
+    with pytest.raises(Interrupted):
+        breaking.run(killed, notify=lambda _: None)
+    told = []
+    experiment.run(killed, notify=told.append)
+    assert 'resuming after 4 of 12' in told[0]
+    assert_same_run(experiment, once, killed)
+
+
+@pytest.mark.parametrize('cuts', [True, False])
+def test_what_goes_on_starts_new_episodes_only_where_it_is_asked_to(tmp_path, cuts):
+    starts = []
+
+    class Catch(HostCatch):
+        def __init__(self, seed):
+            starts.append(seed)
+            super().__init__(4, 3, seed=seed)
+
+    experiment = make_experiment(
+        agent=make_agent(environment=HostEnvironment(Catch, 1, seed_argument='seed')),
+        total_env_steps=48, log_every=4, evaluate_every=0, checkpoint_every=16, checkpoints_cut_episodes=cuts,
+    )  # fmt: skip
+    experiment.run(tmp_path)
+    assert len(starts) == 2 + 2 * cuts  # One for the specs, one at the start; checkpoints after 4, 8 and 12 meta-steps.
+    assert len(set(starts)) == len(starts)
+
+
+def test_what_a_checkpoint_says_of_emulators_is_zero_and_never_stepped(tmp_path):
+    environment = atari()
+    experiment = make_experiment(agent=make_agent(environment=environment), total_env_steps=32, evaluate_every=0)
+    experiment.run(tmp_path)
+    with contextlib.closing(Checkpointer(tmp_path / 'checkpoints')) as checkpointer:
+        learner = experiment.make_learner()
+        state = checkpointer.restore(learner.save()).state
+    handle = state['state'].agents.actor_state.environment.handle
+    np.testing.assert_array_equal(handle, np.zeros((1, 1, 8)))
+    own = learner.state.agents.actor_state.environment.handle
+    learner.restore(state)
+    np.testing.assert_array_equal(learner.state.agents.actor_state.environment.handle, own)  # Closed and used again.
+    learner.advance(1)
 
 
 def test_another_structure_is_refused_before_anything_is_changed(tmp_path, uninterrupted):

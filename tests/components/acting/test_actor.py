@@ -16,6 +16,8 @@ from components.acting.action_distributions import Categorical, select_action
 from components.acting.actor import Actor
 from components.acting.host_actor import HostActor
 from components.acting.policies import Softmax
+from components.acting.rewards import Clipped, Raw, SignedLog
+from components.environments.adapters.ale import Atari
 from components.environments.base import make_timestep
 from components.environments.batch import Batch
 from components.environments.catch import HostCatch
@@ -129,12 +131,12 @@ def chi_square(counts, probabilities) -> float:
 # Unrolls inside the compiled learner.
 
 
-def loop_unroll(environment, network, params, state, key, unroll_length, running):
-    """Acts in a plain loop; `running` holds the return and length so far of each member, as Python lists."""
+def loop_unroll(environment, network, params, state, key, unroll_length, running, transform):
+    """Acts in a plain loop; `running` holds returns and length so far of each member, as Python lists."""
     step, environment_step = jax.jit(network.step), jax.jit(environment.step)
     environment_state, timestep, core_state = state.environment, state.timestep, state.core_state
     records = {name: [] for name in ('observation', 'first', 'action', 'reward', 'discount', 'mask', 'logits')}
-    totals = {'num_steps': 0, 'num_episodes': 0, 'return_sum': 0.0, 'length_sum': 0}
+    totals = {'num_steps': 0, 'num_episodes': 0, 'return_sum': 0.0, 'length_sum': 0, 'transformed_return_sum': 0.0}
     for step_key in jax.random.split(key, unroll_length):
         action_key, environment_key = jax.random.split(step_key)
         first = timestep.step_type == FIRST
@@ -146,7 +148,7 @@ def loop_unroll(environment, network, params, state, key, unroll_length, running
         environment_state, timestep = environment_step(environment_state, action, environment_key)
         records['logits'].append(outputs['logits'])
         records['action'].append(action)
-        records['reward'].append(timestep.reward)
+        records['reward'].append(transform(timestep.reward))
         records['discount'].append(timestep.discount)
         rewards, before, after = map(np.asarray, (timestep.reward, previous.step_type, timestep.step_type))
         mask = []
@@ -157,12 +159,14 @@ def loop_unroll(environment, network, params, state, key, unroll_length, running
             mask.append(1.0)
             totals['num_steps'] += 1
             running['return'][i] += float(rewards[i])
+            running['transformed'][i] += float(transform(rewards)[i])
             running['length'][i] += 1
             if after[i] != MID:
                 totals['num_episodes'] += 1
                 totals['return_sum'] += running['return'][i]
                 totals['length_sum'] += running['length'][i]
-                running['return'][i], running['length'][i] = 0.0, 0
+                totals['transformed_return_sum'] += running['transformed'][i]
+                running['return'][i], running['length'][i], running['transformed'][i] = 0.0, 0, 0.0
         records['mask'].append(mask)
     records['observation'].append(timestep.observation)
     records['first'].append(timestep.step_type == FIRST)
@@ -170,18 +174,26 @@ def loop_unroll(environment, network, params, state, key, unroll_length, running
     return state, {name: np.stack(values) for name, values in records.items()}, totals
 
 
-@RECURRENT
-def test_unroll_equals_a_plain_loop(core):
+@pytest.mark.parametrize(
+    ('core', 'reward', 'transform'),
+    [
+        (LSTM(4), Raw(), lambda reward: reward),
+        (GRU(4), Clipped(1.05, 2.5), lambda reward: np.clip(reward, 1.05, 2.5)),
+        (GRU(4), SignedLog(), lambda reward: np.log(1 + np.asarray(reward))),
+    ],
+    ids=['lstm_raw', 'gru_clipped', 'gru_signed_log'],
+)
+def test_unroll_equals_a_plain_loop(core, reward, transform):
     environment, network = Batch(MIXED, 4), make_network(core)
     params = make_params(network)
-    actor = Actor(environment, network)
+    actor = Actor(environment, network, reward=reward)
     unroll = jax.jit(actor.unroll, static_argnums=3)
     state = looped = jax.jit(actor.init)(jax.random.key(0))
-    running = {'return': [0.0] * 4, 'length': [0] * 4}
+    running = {'return': [0.0] * 4, 'length': [0] * 4, 'transformed': [0.0] * 4}
     endings = {'terminated': 0, 'truncated': 0}
     for seed in range(3):
         key, core_state = jax.random.key(100 + seed), looped.core_state
-        looped, records, totals = loop_unroll(environment, network, params, looped, key, 9, running)
+        looped, records, totals = loop_unroll(environment, network, params, looped, key, 9, running, transform)
         state, trajectory, episodes = unroll(params, state, key, 9)
 
         np.testing.assert_array_equal(trajectory.first, records['first'])
@@ -195,6 +207,9 @@ def test_unroll_equals_a_plain_loop(core):
         assert_close(state.core_state, looped.core_state)
         assert_close(state.timestep, looped.timestep)
         assert_close(state.episode_return, np.asarray(running['return']))
+        assert_close(
+            jax.tree.leaves(state.transformed_return), [np.asarray(running['transformed'])] * (reward != Raw())
+        )
         np.testing.assert_array_equal(state.episode_length, running['length'])
         assert_close(episodes._asdict(), totals)
 
@@ -204,6 +219,46 @@ def test_unroll_equals_a_plain_loop(core):
         endings['terminated'] += int(np.sum((records['mask'] == 1) & (records['discount'] == 0)))
     assert endings['truncated'] > 5
     assert endings['terminated'] > 5
+
+
+def test_on_atari_restarts_alone_are_masked_and_lost_lives_reset_nothing():
+    environment = Atari('breakout', 2, height=12, width=12, stack=1, max_frames=800)
+    network = Network(MLP((6,)), LSTM(4)).functions(environment.spec(), {'logits': (4,), 'value': ()})
+    actor, params = Actor(environment, network), network.init(jax.random.key(1))
+
+    def step(state, key):
+        after, taken = actor.step(params, state, key)
+        return after, (state.timestep, state.environment.lives, after.timestep, after.environment.lives, taken)
+
+    start = jax.jit(actor.init)(jax.random.key(0))
+    state, trajectory, episodes = jax.jit(actor.unroll, static_argnums=3)(params, start, jax.random.key(2), 300)
+    environment.close(state.environment)
+    start = jax.jit(actor.init)(jax.random.key(0))
+    _, records = jax.jit(lambda *args: jax.lax.scan(step, *args))(start, jax.random.split(jax.random.key(2), 300))
+    before, lives_before, after, lives, taken = jax.device_get(records)
+
+    restarts = before.step_type == LAST
+    np.testing.assert_array_equal(trajectory.mask, ~restarts)
+    np.testing.assert_array_equal(trajectory.first[1:], restarts)
+    lost = (lives < lives_before) & (after.step_type == MID)
+    assert lost.sum() > 5
+    assert not trajectory.first[1:][lost].any()
+
+    # Returns are the scores between restarts; an episode goes on over a lost life.
+    returns, lengths = [], []
+    for i in range(2):
+        (ends,) = np.nonzero(after.step_type[:, i] == LAST)
+        parts = np.split(after.reward[:, i], ends + 1)[: len(ends)]
+        returns += [part.sum() for part in parts]
+        lengths += [len(part) - (j > 0) for j, part in enumerate(parts)]  # Later ones begin with a restart.
+    assert episodes.num_episodes == len(returns) >= 2
+    assert episodes.return_sum == sum(returns) > 0
+    assert episodes.length_sum == sum(lengths)
+    assert_close(taken.episode_return[taken.ended].sum(), sum(returns))
+
+    # Along the trajectory, the network does what it did when it acted.
+    outputs = jax.jit(network.unroll)(params, trajectory.observation, trajectory.first, trajectory.core_state)
+    assert_close(outputs['logits'][:-1], trajectory.behaviour_policy.logits, rtol=1e-4, atol=1e-5)
 
 
 @STREAMS
@@ -255,9 +310,11 @@ def test_recurrent_unroll_resets_where_first_says(core, shared):
 
 
 def totals_of(probe: Probe, lengths: Sequence[int]) -> list[list[float]]:
-    """Totals of consecutive unrolls of a policy that always takes action 0, in one environment."""
+    """Steps, episodes, returns and lengths of consecutive unrolls of a policy that always takes action 0, in one
+    environment.
+    """
     actor = Actor(Batch(probe, 1), constant_network(), policy=Softmax('policy'), greedy=True)
-    return [[x.item() for x in episodes] for _, _, episodes in unrolls(actor, jnp.array([1.0, 0.0, 0.0]), lengths)]
+    return [[x.item() for x in episodes[:4]] for _, _, episodes in unrolls(actor, jnp.array([1.0, 0.0, 0.0]), lengths)]
 
 
 def test_totals_of_terminated_episodes_by_hand():
@@ -290,7 +347,7 @@ def test_totals_are_scalars_of_their_types():
     state = jax.eval_shape(actor.init, jax.random.key(0))
     unroll = functools.partial(actor.unroll, unroll_length=4)
     _, _, episodes = jax.eval_shape(unroll, jnp.zeros(NUM_ACTIONS), state, jax.random.key(0))
-    assert [x.dtype for x in episodes] == [jnp.int32, jnp.int32, jnp.float32, jnp.int32]
+    assert [x.dtype for x in episodes] == [jnp.int32, jnp.int32, jnp.float32, jnp.int32, jnp.float32]
     assert all(x.shape == () for x in episodes)
 
 

@@ -13,9 +13,10 @@ import pytest
 from acme import specs
 
 from components.environments.observations import entries_of
+from components.networks.convolutions import Convolution2D
 from components.networks.cores import GRU, LSTM, StackedLSTM
 from components.networks.network import Network
-from components.networks.torsos import MLP, Concatenate, Convolution2D, Convolutional, OneHot
+from components.networks.torsos import MLP, Concatenate, Convolutional, OneHot
 from components.types import CompositionError
 from tests.helpers.agents_for_tests import make_agent
 

@@ -4,7 +4,7 @@ Termination at `t`: the transition has discount 0, and the next observation star
 
 Truncation at `t`: the transition is an ordinary one with discount 1, and the next observation is the last of the
 episode, whose value stands for the rewards that were cut off. Transition `t + 1` only leads from there to the first
-observation of another episode; it has mask, reward and discount 0.
+observation of another episode; it has mask, reward and discount 0. It may follow a termination, too.
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ CASES = {
     'truncations_in_a_row': ['..t_t_..', 't_t_t_t_', '_t_t_t_t'],
     'truncation_after_termination': ['..et_...', '..e.t_..', '.eet_...'],
     'termination_after_truncation': ['..t_e...', '.t_.e...', '_e......'],
+    'restart_after_termination': ['..e_....', 'e_....e_', 't_e_.e_e'],
     'mixed': ['.e.t_.e.', 't_e.t_et', '.t_ee.t_'],
 }
 

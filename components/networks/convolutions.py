@@ -1,0 +1,86 @@
+"""Convolution and pooling of images `[N, H, W, C]`, in forms that are fast inside a compiled loop on CPU."""
+
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from components.types import Array
+
+
+class Convolution2D(hk.Module):
+    """A 2-D convolution over `[N, H, W, C]` with square kernels, in either of two forms.
+
+    Args:
+      output_channels: channels of the result.
+      kernel_size: side of the kernel.
+      stride: of the kernel, in both directions.
+      padding: `SAME` or `VALID`.
+      as_patches: see `torsos.Convolutional`.
+      name: of the module.
+    """
+
+    def __init__(
+        self,
+        output_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: str,
+        as_patches: bool | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self._output_channels, self._size, self._stride = output_channels, kernel_size, stride
+        self._padding = padding
+        self._as_patches = jax.default_backend() == 'cpu' if as_patches is None else as_patches
+
+    def __call__(self, x: Array) -> Array:
+        """Convolves images `[N, H, W, C]` to `[N, H', W', output_channels]`.
+
+        Raises:
+          ValueError: if the kernel is larger than the padded image.
+        """
+        if self._padding == 'VALID' and min(x.shape[1:3]) < self._size:
+            raise ValueError(f'a kernel of side {self._size} does not fit into an image of {x.shape[1:3]}')
+        shape = (self._size, self._size, x.shape[-1], self._output_channels)
+        stddev = (self._size * self._size * x.shape[-1]) ** -0.5  # As hk.Conv2D and hk.Linear have it.
+        w = hk.get_parameter('w', shape, x.dtype, init=hk.initializers.TruncatedNormal(stddev))
+        b = hk.get_parameter('b', shape[-1:], x.dtype, init=jnp.zeros)
+        if self._as_patches:
+            return self._patches(x) @ w.reshape(-1, shape[-1]) + b
+        strides = (self._stride, self._stride)
+        return (
+            jax.lax.conv_general_dilated(x, w, strides, self._padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')) + b
+        )
+
+    def _patches(self, x: Array) -> Array:
+        """What each output cell sees: `[N, H', W', size * size * C]`, in the order of the kernel's entries."""
+        window, strides = (self._size, self._size), (self._stride, self._stride)
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], window, strides, self._padding)
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        height, width = ((n - self._size) // self._stride + 1 for n in x.shape[1:3])
+        rows, columns = height * self._stride, width * self._stride
+        offsets = [(i, j) for i in range(self._size) for j in range(self._size)]
+        return jnp.concatenate(
+            [x[:, i : i + rows : self._stride, j : j + columns : self._stride] for i, j in offsets], axis=-1
+        )
+
+
+def max_pool(x: Array, size: int = 3, stride: int = 2) -> Array:
+    """Greatest entries of square windows, `SAME` padding: `[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), C]`.
+
+    It is taken along rows and then along columns, as maxima of shifted images: on CPU several times faster than a
+    windowed reduction. A reverse pass computes it anew. Entries that tie share the gradient.
+    """
+    return jax.checkpoint(lambda x: _max_along(_max_along(x, 1, size, stride), 2, size, stride))(x)
+
+
+def _max_along(x: Array, axis: int, size: int, stride: int) -> Array:
+    (padding,) = jax.lax.padtype_to_pads(x.shape[axis : axis + 1], (size,), (stride,), 'SAME')
+    widths = [padding if i == axis else (0, 0) for i in range(x.ndim)]
+    padded = jnp.pad(x, widths, constant_values=-jnp.inf)
+    length = -(-x.shape[axis] // stride)
+    end = (length - 1) * stride + 1
+    shifted = [jax.lax.slice_in_dim(padded, i, i + end, stride, axis) for i in range(size)]
+    return functools.reduce(jnp.maximum, shifted)
