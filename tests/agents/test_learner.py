@@ -167,9 +167,9 @@ def test_an_environment_on_the_host_trains_in_the_same_learner(num_seeds):
 def test_on_atari_a_seed_does_not_depend_on_the_seeds_beside_it_and_lifetimes_play_their_own_games():
     environment = Atari('breakout', 2, height=12, width=12, stack=1)
     agent = make_agent(environment=environment, num_lifetimes=2)
-    together = Learner(agent, seed=3, num_seeds=2, num_meta_steps=3)
+    together = Learner(agent, seed=3, num_seeds=2, num_meta_steps=8)
     assert len(environment._pool) == 4
-    alone = Learner(agent, seed=4, num_meta_steps=3)
+    alone = Learner(agent, seed=4, num_meta_steps=8)
     assert len(environment._pool) == 6
     for learner in (together, alone):
         learner.step()
@@ -177,7 +177,7 @@ def test_on_atari_a_seed_does_not_depend_on_the_seeds_beside_it_and_lifetimes_pl
     np.testing.assert_array_equal(frames[1], expected[0])
     assert len({np.asarray(frames[i, j]).tobytes() for i in range(2) for j in range(2)}) == 4
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-4, atol=1e-6),
+        lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-3, atol=1e-5),
         together.state.agents.params,
         alone.state.agents.params,
     )
