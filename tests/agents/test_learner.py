@@ -173,14 +173,10 @@ def test_on_atari_a_seed_does_not_depend_on_the_seeds_beside_it_and_lifetimes_pl
     assert len(environment._pool) == 6
     for learner in (together, alone):
         learner.step()
-    frames, expected = (learner.state.agents.trajectory.observation for learner in (together, alone))
-    np.testing.assert_array_equal(frames[1], expected[0])
-    assert len({np.asarray(frames[i, j]).tobytes() for i in range(2) for j in range(2)}) == 4
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-3, atol=1e-5),
-        together.state.agents.params,
-        alone.state.agents.params,
-    )
+    played, expected = (learner.state.agents.trajectory for learner in (together, alone))
+    for ours, theirs in ((played.action, expected.action), (played.observation, expected.observation)):
+        np.testing.assert_array_equal(ours[1], theirs[0])
+    assert len({np.asarray(played.observation[i, j]).tobytes() for i in range(2) for j in range(2)}) == 4
     assert len(environment._pool) == 6
 
 
