@@ -13,7 +13,8 @@ against the same 10 updates without one. `memory` is what the compiled program o
 trajectory. `extras` is a whole run of gin/catch/meta_discount.gin with its logs, evaluations and checkpoints against
 the time in it that was spent training. `start` is the time from the command to the first update, with an empty cache of
 compiled programs and again. `learned_return` is a meta-step of gin/catch/frodo.gin against one by hand, and against the
-plain updates in it.
+plain updates in it. `atari` acts on 64 emulators without a network, in the compiled program and by ale-py and EnvPool
+from Python, in environment steps per second of the time that all cores spend on it.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import jax
 
 from agents.analysis import tables
 from agents.experiments.launch import notify
+from tools.benchmarks.atari import atari
 from tools.benchmarks.composition import composition, convolution, recurrent
 from tools.benchmarks.meta_gradients import learned_return, memory, meta_step
 from tools.benchmarks.runs import extras, start
@@ -34,7 +36,7 @@ from tools.command_line import Parser, at_least, run_command
 
 BENCHMARKS = {
     benchmark.__name__: benchmark
-    for benchmark in (composition, recurrent, convolution, meta_step, memory, extras, start, learned_return)
+    for benchmark in (composition, recurrent, convolution, meta_step, memory, extras, start, learned_return, atari)
 }
 
 

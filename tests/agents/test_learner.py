@@ -12,6 +12,7 @@ from acme.utils import counting, loggers
 from agents.experiments.checkpoints import Checkpointer
 from agents.learner import Learner
 from components.acting.host_actor import HostActor
+from components.environments.adapters.ale import Atari
 from components.environments.adapters.host import HostEnvironment
 from components.environments.base import make_timestep
 from components.environments.batch import Batch
@@ -161,6 +162,22 @@ def test_an_environment_on_the_host_trains_in_the_same_learner(num_seeds):
     assert len(environment._batches) == num_seeds
     np.testing.assert_array_equal(rows.rows[-1]['env_steps'], [400] * num_seeds)
     np.testing.assert_array_equal(rows.rows[-1]['episode_length'], [3] * num_seeds)
+
+
+def test_on_atari_a_seed_does_not_depend_on_the_seeds_beside_it_and_lifetimes_play_their_own_games():
+    environment = Atari('breakout', 2, height=12, width=12, stack=1)
+    agent = make_agent(environment=environment, num_lifetimes=2)
+    together = Learner(agent, seed=3, num_seeds=2, num_meta_steps=8)
+    assert len(environment._pool) == 4
+    alone = Learner(agent, seed=4, num_meta_steps=8)
+    assert len(environment._pool) == 6
+    for learner in (together, alone):
+        learner.step()
+    played, expected = (learner.state.agents.trajectory for learner in (together, alone))
+    for ours, theirs in ((played.action, expected.action), (played.observation, expected.observation)):
+        np.testing.assert_array_equal(ours[1], theirs[0])
+    assert len({np.asarray(played.observation[i, j]).tobytes() for i in range(2) for j in range(2)}) == 4
+    assert len(environment._pool) == 6
 
 
 def test_masked_transitions_are_not_counted():

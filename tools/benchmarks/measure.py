@@ -7,16 +7,18 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def alternate(sides: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
+def alternate(
+    sides: Sequence[Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[list[float]]:
     """Seconds of each side in each round, taken in turn, after one call of each that compiles."""
     for side in sides:
         side()
     seconds: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds):
         for side, taken in zip(sides, seconds, strict=True):
-            start = time.perf_counter()
+            start = clock()
             side()
-            taken.append(time.perf_counter() - start)
+            taken.append(clock() - start)
     return seconds
 
 
