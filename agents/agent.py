@@ -79,7 +79,10 @@ class Agent:
                 f'{self.meta_optimiser.num_updates} updates'
             )
         if self.lifetime_length is not None and not self.environment.is_pure:
-            raise CompositionError('Agent.lifetime_length: environments on the host cannot be reset inside the program')
+            raise CompositionError(
+                f'Agent.lifetime_length ({self.lifetime_length}) needs environments that start anew inside the program, '
+                f'and those of {type(self.environment).__name__} live outside of it: leave it None'
+            )
         network = self.network_functions()
         params = jax.eval_shape(network.init, jax.random.key(0))
         if self.environment.batch_size % self.network.num_groups:

@@ -86,6 +86,7 @@ class Learner(acme_core.Learner):
             keys = jax.vmap(jax.random.key)(seeds.astype(np.uint32))
             self.state: LearnerState = jax.block_until_ready(init(keys, self.replica_values))
         self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
+        self._start_episodes = jax.jit(self._new_actor_states)
         self._check_finite = check_finite
         self._zero_so_far = set(agent.meta_parameters.parameters)
 
@@ -172,7 +173,9 @@ class Learner(acme_core.Learner):
         if not self.agent.environment.is_pure:
             with named_failures(self.agent.environment):
                 self.agent.environment.close(jax.device_get(before.agents.actor_state.environment))
-                self.state = jax.block_until_ready(self._with_new_episodes(self.state))
+                agents = self.state.agents
+                agents = agents._replace(actor_state=jax.block_until_ready(self._start_episodes(agents.key)))
+                self.state = self.state._replace(agents=agents)
         self._counter.restore({'counts': dict(state['counts']), 'cache': {}})
 
     def init_state(self, key: Array, values: FieldValues | None = None) -> LearnerState:
@@ -237,11 +240,10 @@ class Learner(acme_core.Learner):
 
         return jax.lax.cond(is_reset.any(), renew, lambda state: state, state)
 
-    def _with_new_episodes(self, state: LearnerState) -> LearnerState:
-        """The state with episodes that start with what the agents' keys give, which differs from run to run."""
+    def _new_actor_states(self, keys: Array) -> PyTree:
+        """Where the agents with these keys `[S, L]` start new episodes, which differ from run to run."""
         init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self.num_replicas)
-        keys = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0x9E0)))(state.agents.key)
-        return state._replace(agents=state.agents._replace(actor_state=jax.jit(init)(keys)))
+        return init(jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0x9E0)))(keys))
 
     def _steps(
         self, state: LearnerState, num_meta_steps: Array, replica_values: FieldValues

@@ -13,6 +13,7 @@ from agents.learner import Learner
 from components.acting.action_distributions import Categorical
 from components.acting.policies import Softmax
 from components.component import component
+from components.environments.adapters.ale import Atari
 from components.inner_loop import ActingSource
 from components.meta_optimisers.base import Fixed
 from components.meta_parameters.meta_parameters import MetaParameterSet
@@ -187,3 +188,9 @@ def test_trajectories_can_come_from_another_source():
     same = [bool(np.array_equal(a, b)) for a, b in itertools.pairwise(seen)]
     assert same == [True, False, True]
     assert learner.save()['counts']['env_steps'] == [1 * 4 * 5]
+
+
+def test_lifetimes_do_not_end_where_environments_live_outside_of_the_program():
+    environment = Atari('breakout', 1, height=12, width=12, stack=1)
+    with pytest.raises(CompositionError, match=r'lifetime_length \(8\) needs .* those of Atari live outside of it'):
+        make_agent(environment=environment, lifetime_length=8)

@@ -70,8 +70,7 @@ class Atari:
       sticky: probability in each frame that the action of the frame before is repeated: 0.25 of Machado et al. (2018);
         0 in most work before.
       full_action_set: whether to take all 18 actions in every game, as Machado et al. (2018) do, or those that have an
-        effect in this one. The latter is the default, as it is that of the meta-gradient literature's predecessors
-        (Mnih et al. 2015), and few actions are explored sooner.
+        effect in this one. The latter is the default, as in Mnih et al. (2015): fewer actions are explored sooner.
       discount_lost_lives: whether the discount is 0 where a life is lost; the episode goes on all the same.
       frame_skip: frames that an action is repeated for; one agent's step.
       stack: frames in an observation.
@@ -150,30 +149,33 @@ class Atari:
     def as_dm_env(self, seed: int) -> dm_env.Environment:
         return _DmAtari(self, seed)
 
-    def make(self, batch_size: int, **kwargs: Any) -> Any:
+    def make(self, batch_size: int, in_colour: bool = False) -> Any:
         """Emulators on the host, an `ale_py.AtariVectorEnv`.
 
         Args:
           batch_size: how many.
-          **kwargs: of its constructor's, those that are not this environment's.
+          in_colour: whether they show the screen in RGB, `[1, 210, 160, 3]`, in place of observations.
         """
-        ours = {
-            'num_threads': min(self.num_threads, batch_size),
-            'max_num_frames_per_episode': self.max_frames,
-            'repeat_action_probability': self.sticky,
-            'full_action_space': self.full_action_set,
-            'img_height': self.height,
-            'img_width': self.width,
-            'stack_num': self.stack,
-            'frameskip': self.frame_skip,
-            'noop_max': self.max_noops,
-            'use_fire_reset': self.fire_on_reset,
+        height, width = SCREEN if in_colour else (self.height, self.width)
+        return _ale_py().AtariVectorEnv(
+            self.game,
+            batch_size,
+            num_threads=min(self.num_threads, batch_size),
+            max_num_frames_per_episode=self.max_frames,
+            repeat_action_probability=self.sticky,
+            full_action_space=self.full_action_set,
+            img_height=height,
+            img_width=width,
+            grayscale=not in_colour,
+            stack_num=1 if in_colour else self.stack,
+            frameskip=self.frame_skip,
+            noop_max=self.max_noops,
+            use_fire_reset=self.fire_on_reset,
             # Else the score is lost, an episode restarts at a lost life, or a termination says nothing of restarts.
-            'reward_clipping': False,
-            'episodic_life': False,
-            'life_loss_info': False,
-        }
-        return _ale_py().AtariVectorEnv(self.game, batch_size, **{**ours, **kwargs})
+            reward_clipping=False,
+            episodic_life=False,
+            life_loss_info=False,
+        )
 
     @functools.cached_property
     def _spec(self) -> specs.EnvironmentSpec:
@@ -209,7 +211,7 @@ class Atari:
 
         @jax.custom_batching.custom_vmap
         def emulate(handle: Array, actions: Array) -> tuple[Array, ...]:
-            # The method is for what maps without asking the rule below.
+            # Not asked as long as the rule below is.
             call = jax.ffi.ffi_call('atari_vector_xla_step', results, vmap_method='sequential', has_side_effect=True)
             *found, _, lives, _, _ = call(handle, actions, np.ones(self.batch_size, np.float32))
             return *found, lives
@@ -319,8 +321,7 @@ class _DmAtari(dm_env.Environment):
         from PIL import Image  # Imported here: only drawing needs it.
 
         if self._screen is None:
-            height, width = SCREEN
-            self._screen = self._atari.make(1, grayscale=False, stack_num=1, img_height=height, img_width=width)
+            self._screen = self._atari.make(1, in_colour=True)
         milliseconds = round(1_000 * self._atari.frame_skip / 60)
 
         def animate(states: Sequence[np.ndarray], path: str | os.PathLike) -> None:
