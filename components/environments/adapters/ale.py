@@ -19,7 +19,8 @@ from jax.experimental import io_callback
 from jaxtyping import ArrayLike
 
 from components.component import NonNegativeInt, PositiveInt, UnitInterval, component
-from components.environments.base import Animator, make_timestep
+from components.environments.atari_scores import SCORES
+from components.environments.base import Animator, ReferenceScores, make_timestep
 from components.environments.images import save_gif
 from components.types import Array, CompositionError, FieldError
 
@@ -117,6 +118,11 @@ class Atari:
     @property
     def is_pure(self) -> bool:
         return False
+
+    @property
+    def reference_scores(self) -> ReferenceScores | None:
+        """Of the 57 games that others are compared on."""
+        return SCORES.get(self.game)
 
     def spec(self) -> specs.EnvironmentSpec:
         return self._spec

@@ -15,7 +15,8 @@ from PIL import Image
 
 from components.environments.adapters import ale
 from components.environments.adapters.ale import Atari
-from components.environments.base import animator_of
+from components.environments.atari_scores import SCORES
+from components.environments.base import ReferenceScores, animator_of
 from components.types import CompositionError, FieldError
 from tests.helpers.environments_for_tests import FIRST, LAST, MID, scan
 
@@ -370,3 +371,8 @@ def test_rewards_are_raw_scores():
 @pytest.mark.parametrize('game', sorted(set(ale_py.roms.get_all_rom_ids()) - ale.NOT_PLAYED))
 def test_every_game_has_a_spec(game):
     assert 1 <= Atari(game, 1, **SMALL).spec().actions.num_values <= 18
+
+
+def test_the_57_games_have_reference_scores(atari):
+    assert atari.reference_scores == SCORES['breakout'] == ReferenceScores(1.7, 30.5)
+    assert Atari('tetris', 1, **SMALL).reference_scores is None
