@@ -13,6 +13,7 @@ from agents.analysis.finite_differences import compare_with_finite_differences, 
 from agents.experiments import gin_config, sweeps
 from agents.experiments.experiment import Experiment
 from agents.learner import Learner
+from components.environments.atari_scores import SCORES
 from components.meta_optimisers.base import Fixed
 from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
@@ -150,6 +151,22 @@ def test_every_variant_trains_and_repeats_from_its_saved_configuration(file, tmp
     assert gin_config.config_str() == saved
     assert described(again.agent.update_rule.objective) == described(experiment.agent.update_rule.objective)
     assert again.num_meta_steps == experiment.num_meta_steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('game', SCORES)
+def test_every_atari_game_trains(game):
+    experiment = build('gin/atari/frodo.gin', f"GAME = '{game}'")
+    rows = []
+    learner = Learner(experiment.agent)
+    learner._logger.write = rows.append
+    learner.advance(10)
+    assert rows[0]['learner_updates'] == 20
+    assert rows[0]['env_steps'].item() > 0
+    assert any(np.any(x != 0) for name, x in rows[0].items() if name.startswith('meta_gradient/'))
+    assert all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves((learner.state.agents.params, learner.state.meta_params))
+    )
 
 
 @pytest.mark.parametrize('file', SOME_QUICK)
