@@ -32,6 +32,8 @@ LAST = 0.1
 RESULTS = 'results.csv'
 """List of the final performance of each seed, which can be given in the place of the runs."""
 
+_REPLICAS = 'agents.experiments.experiment.Experiment.replicas'
+
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Header and lines."""
 
@@ -201,16 +203,25 @@ def probability_table(shown: Sequence[Variant]) -> Table:
 
 
 def differences_table(all_variants: Sequence[Variant], configurations: Configurations) -> Table:
-    """A line for each variant, a column for each binding that differs between them."""
+    """A line for each variant, a column for each path of replicas and each binding that differs between them.
+
+    At a path of replicas, variants that are no replicas have the number of their configuration.
+    """
     runs = list(dict.fromkeys(variant.run for variant in all_variants))
-    found = configurations.differences(runs)
-    replicas = any(variant.replica for variant in all_variants)
-    values = dict(zip(runs, zip(*found.values(), strict=True), strict=False)) if found else {}
-    lines = [
-        [variant.name, *([variant.replica] if replicas else []), *map(_short_value, values.get(variant.run, ()))]
-        for variant in all_variants
-    ]
-    return ['variant', *(['replica'] if replicas else []), *_short_names(list(found))], lines
+    bound = configurations.differences(runs)
+    columns = {}
+    for path in dict.fromkeys(path for variant in all_variants for path in variant.replica_values):
+        numbers = {run: configurations.number_at(run, path) for run in runs}
+        texts = {run: f'{number.value:g}' if number else '' for run, number in numbers.items()}
+        columns[path] = [variant.replica_values.get(path, texts[variant.run]) for variant in all_variants]
+        for name in [_REPLICAS, *(number.binding for number in numbers.values() if number)]:
+            bound.pop(name, None)  # The path's column has what it says.
+    for name, values in zip(_short_names(list(bound)), bound.values(), strict=True):
+        by_run = dict(zip(runs, values, strict=True))
+        columns[name] = [_short_value(by_run[variant.run]) for variant in all_variants]
+    columns = {name: cells for name, cells in columns.items() if len(set(cells)) > 1}
+    lines = [[variant.name, *(cells[i] for cells in columns.values())] for i, variant in enumerate(all_variants)]
+    return ['variant', *columns], lines
 
 
 def _short_names(names: Sequence[str]) -> list[str]:

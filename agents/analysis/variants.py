@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.analysis import comparison, run_tables
+from agents.analysis import bound_numbers, comparison, run_tables
+from agents.analysis.bound_numbers import BoundNumber
 from agents.analysis.run_tables import EVAL, TRAIN, ListedRun, NothingYetError, Run, SeedTable
 from agents.experiments import gin_config
-from agents.experiments.run_folder import CONFIG
+from agents.experiments.run_folder import CONFIG, OPERATIVE_CONFIG
 from components.types import ConfigurationError
 
 MEASURES = {TRAIN: 'episode_return', EVAL: 'stochastic/episode_return'}
@@ -79,6 +80,11 @@ class Variant(NamedTuple):
     is_complete: bool
 
     @property
+    def replica_values(self) -> dict[str, str]:
+        """These values by path, as text."""
+        return dict(part.split('=', 1) for part in self.replica.split(', ')) if self.replica else {}
+
+    @property
     def status(self) -> str:
         """`complete`, or how much of the training there is."""
         if self.is_complete:
@@ -141,12 +147,23 @@ class Configurations:
         }
         return {name: each for name, each in values.items() if len(set(each)) > 1}
 
+    def number_at(self, run: Run, path: str) -> BoundNumber | None:
+        """The number at a path in a run, its default if it is not bound; None if neither is known."""
+        bindings = {name: value for name, value in {**(self._first or {}), **self._changes[run.name]}.items() if value}
+        if found := bound_numbers.number_at(path, bindings):
+            return found
+        try:
+            used = _bindings(run, OPERATIVE_CONFIG)
+        except ConfigurationError:  # Not written yet, or damaged: only defaults are unknown.
+            return None
+        return bound_numbers.number_at(path, {**used, **bindings})
 
-def _bindings(run: Run) -> dict[str, str]:
+
+def _bindings(run: Run, name: str = CONFIG) -> dict[str, str]:
     try:
-        return gin_config.bindings_of_run(run.directory)
+        return gin_config.bindings_of_run(run.directory, name)
     except ConfigurationError as error:
-        raise ConfigurationError(f'{run.directory / CONFIG} cannot be read: {error}') from error
+        raise ConfigurationError(f'{run.directory / name} cannot be read: {error}') from error
 
 
 def environment_of(bindings: Mapping[str, str]) -> str:

@@ -111,15 +111,19 @@ def bindings_of(gin_file: str | os.PathLike) -> dict[str, str]:
     return bindings()
 
 
-def bindings_of_run(directory: pathlib.Path) -> dict[str, str]:
+def bindings_of_run(directory: pathlib.Path, name: str = SAVED) -> dict[str, str]:
     """`bindings` of a run's own file, which is read once: a run has written it, so that it is as gin writes it.
+
+    Args:
+      directory: of the run.
+      name: of the file: what was asked for, or every value used.
 
     Raises:
       ConfigurationError: if the file is missing or wrong.
     """
     gin_reader.clear()
     with _readable_errors():
-        gin_reader.read_file(find_file(directory / SAVED))
+        gin_reader.read_file(find_file(directory / name))
     return bindings()
 
 

@@ -16,6 +16,12 @@ from components.types import ConfigurationError
 _OBJECT_STORE_BYTES = 100_000_000
 """Of a cluster that is started here: Ray would take a third of the memory, and results are one number each."""
 
+_SECONDS = 10
+"""Until a cluster must have answered: Ray would try for minutes."""
+
+_GREETING = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + b'\0\0\0\4\0\0\0\0\0'
+"""What a client of HTTP/2, which Ray speaks, says first: its preface and an empty frame of settings (RFC 9113, 3.4)."""
+
 _PASSED_ON = ('JAX_', 'XLA_', 'XDG_CACHE_HOME')
 
 
@@ -48,17 +54,26 @@ class RayExecutor:
             return None
         watched = [sys.executable, '-I', '-S', supervised.__file__]
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-        files = [str(output), str(errors_beside(output))]
+        stop = output.with_suffix('.stop')
+        stop.unlink(missing_ok=True)
+        files = [str(output), str(errors_beside(output)), str(stop)]
         reference = self._task.remote(watched, list(command), files, os.getcwd(), environment)
-        self._running.append(_RayProcess(self._ray, reference, errors_beside(output)))
+        self._running.append(_RayProcess(self._ray, reference, errors_beside(output), stop))
         return self._running[-1]
 
 
 class _RayProcess:
-    """A task, as a `Process`."""
+    """A task, as a `Process`.
 
-    def __init__(self, ray: Any, reference: Any, errors: pathlib.Path):
-        self._ray, self._reference, self._errors = ray, reference, errors
+    Args:
+      ray: the module.
+      reference: to the task's exit status.
+      errors: file for why its command could not be started.
+      stop: file that asks the task to end its command.
+    """
+
+    def __init__(self, ray: Any, reference: Any, errors: pathlib.Path, stop: pathlib.Path):
+        self._ray, self._reference, self._errors, self._stop = ray, reference, errors, stop
         self._status: int | None = None
 
     def poll(self) -> int | None:
@@ -67,6 +82,7 @@ class _RayProcess:
         return self._status
 
     def terminate(self) -> None:
+        self._stop.touch()  # Ray's interrupt does not always reach a task that runs, and is for those that wait.
         self._ray.cancel(self._reference)
 
     def _get(self) -> int:
@@ -89,6 +105,7 @@ def _task(cpus: int) -> Callable[..., int]:
         import os
         import subprocess
         import tempfile
+        import time
 
         claims: dict[int, Any] = {}
         for core in sorted(os.sched_getaffinity(0)):
@@ -107,11 +124,18 @@ def _task(cpus: int) -> Callable[..., int]:
                 [*watched, str(os.getpid()), cores, *command],
                 cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             )  # fmt: skip
+        is_asked = False
         try:
-            return process.wait()
-        except KeyboardInterrupt:  # It was cancelled.
-            process.terminate()
-            return process.wait()
+            while True:
+                try:
+                    if process.poll() is not None:
+                        return process.returncode
+                    if not is_asked and os.path.exists(files[2]):
+                        is_asked = True
+                        process.terminate()  # Once: asked twice, a run ends without a checkpoint.
+                    time.sleep(0.1)
+                except KeyboardInterrupt:
+                    continue  # It was cancelled, which the file says, too.
         finally:
             for claim in claims.values():
                 claim.close()
@@ -135,8 +159,7 @@ def _connected(address: str | None) -> Any:
     warnings.filterwarnings('ignore', 'os.fork', RuntimeWarning)
     quiet: dict[str, Any] = {'logging_level': 'ERROR', 'log_to_driver': False}
     address = address or os.environ.get('RAY_ADDRESS')
-    host, _, port = (address or '').rpartition(':')
-    if address is None:
+    if not address:
         # Ray's own choice of an address would be the machine's outward one.
         quiet |= {
             'include_dashboard': False,
@@ -144,13 +167,31 @@ def _connected(address: str | None) -> Any:
             '_node_ip_address': '127.0.0.1',
         }
     try:
-        if host and port.isdecimal() and '/' not in host:
-            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes.
-        ray.init(address=address, **quiet)
+        _check_answer(address or '')
+        ray.init(address=address or 'local', **quiet)  # Without one it would join a cluster that runs here already.
     except (OSError, RuntimeError, ValueError) as error:
-        first = str(error).strip().split('\n')[0]
+        why = ' '.join(str(error).split()).rstrip('.')
+        place = f'reached at {address}' if address else 'started on this machine'
+        way_out = 'or leave --address out' if address else 'and give --address auto'
         raise ConfigurationError(
-            f'no Ray cluster can be reached at {address or "this machine"}: {first}; start one with '
-            '`ray start --head`, or leave --address out'
+            f'no Ray cluster can be {place}: {why}; start one with `ray start --head`, {way_out}'
         ) from error
     return ray
+
+
+def _check_answer(address: str) -> None:
+    """Checks that a cluster answers at an address, if that is of the form `host:port`.
+
+    Raises:
+      OSError: if nothing answers there, or something else.
+    """
+    host, _, port = address.rpartition(':')
+    if not host or not port.isdecimal() or '/' in host:
+        return
+    with socket.create_connection((host, int(port)), timeout=_SECONDS) as connection:
+        if os.environ.get('RAY_USE_TLS', '0') != '0':
+            return  # It would answer to its own only.
+        connection.sendall(_GREETING)
+        answer = connection.recv(4)
+    if answer[3:] != b'\4':  # The type of a frame of settings.
+        raise ConnectionError('what answers there is no Ray cluster')

@@ -11,6 +11,7 @@ CONFIG = """from __gin__ import dynamic_registration
 from agents import agent
 from agents.experiments import experiment
 from components import optimisers
+from components import update_rule
 from components.environments import batch
 from components.environments import catch
 
@@ -19,7 +20,10 @@ TOTAL_ENV_STEPS = {total}
 
 experiment.Experiment.num_seeds = %NUM_SEEDS
 experiment.Experiment.total_env_steps = %TOTAL_ENV_STEPS
+experiment.Experiment.agent = @agent.Agent()
 agent.Agent.environment = @batch.Batch()
+agent.Agent.update_rule = @update_rule.UpdateRule()
+update_rule.UpdateRule.optimiser = @optimisers.Optimiser()
 batch.Batch.environment = @catch.Catch()
 catch.Catch.columns = {columns}
 optimisers.Optimiser.learning_rate = {learning_rate}

@@ -178,8 +178,8 @@ def test_replicas_of_one_run_stand_beside_separate_runs(tmp_path, monkeypatch):
     assert lines[3].startswith('plain,3,"partial, 50%",10000,')
     differences = (tmp_path / 'report/differences.csv').read_text().splitlines()
     assert differences == [
-        'variant,replica', 'grid optimiser.learning_rate=0.01,optimiser.learning_rate=0.01',
-        'grid optimiser.learning_rate=0.1,optimiser.learning_rate=0.1', 'plain,',
+        'variant,optimiser.learning_rate', 'grid optimiser.learning_rate=0.01,0.01',
+        'grid optimiser.learning_rate=0.1,0.1', 'plain,0.001',
     ]  # fmt: skip
     page = (tmp_path / 'report/report.html').read_text()
     curves = next(each for each in json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])['figures']

@@ -99,10 +99,14 @@ def test_replicas_and_bindings_that_differ_have_columns(tmp_path):
     made_up_runs.write_config(tmp_path / 'grid', num_rows=2)
     replicas = [{'replica/optimiser.learning_rate': rate} for rate in (0.001, 0.0005)]
     made_up_runs.write_table(tmp_path / 'grid', 'train', {'episode_return': np.eye(4)[:, :2]}, (0, 1), replicas)
-    made_up_runs.write_run(tmp_path / 'plain', 1.0, num_rows=2, learning_rate=0.1)
+    made_up_runs.write_run(tmp_path / 'longer', 1.0, num_rows=4, learning_rate=0.1)
+    made_up_runs.write_run(tmp_path / 'plain', 1.0, num_rows=2)
     (report,) = comparison_report.reports_of(run_tables.find_runs([tmp_path]), tmp_path / 'report', 0.1)
     header, lines = comparison_report.differences_table(report.variants, report.configurations)
-    assert header == ['variant', 'replica', 'Optimiser.learning_rate']
-    assert lines[0][:2] == ['grid optimiser.learning_rate=0.001', 'optimiser.learning_rate=0.001']
-    assert lines[2][0] == 'plain'
-    assert lines[2][-1] == '0.1'
+    assert header == ['variant', 'optimiser.learning_rate', 'TOTAL_ENV_STEPS']
+    assert lines == [
+        ['grid optimiser.learning_rate=0.001', '0.001', '2000'],
+        ['grid optimiser.learning_rate=0.0005', '0.0005', '2000'],
+        ['longer', '0.1', '4000'],
+        ['plain', '0.001', '2000'],
+    ]
