@@ -32,7 +32,8 @@ from tools.benchmarks.atari import atari
 from tools.benchmarks.composition import composition, convolution, recurrent
 from tools.benchmarks.meta_gradients import learned_return, memory, meta_step
 from tools.benchmarks.runs import extras, start
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least
 
 BENCHMARKS = {
     benchmark.__name__: benchmark

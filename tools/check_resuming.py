@@ -25,7 +25,8 @@ import numpy as np
 from agents.experiments import gin_config
 from agents.experiments.checkpoints import Checkpointer
 from agents.experiments.experiment import CHECKPOINTS, Experiment
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least
 
 CLOCKS = ('wall_time', 'steps_per_second')
 

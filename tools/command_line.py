@@ -13,6 +13,7 @@ from agents.experiments.outputs import is_lost, say, use_open_outputs
 from agents.experiments.restore import BEST
 from agents.experiments.run_folder import CONFIG
 from components.types import ConfigurationError, UserError
+from tools.option_types import integers
 
 FAILED = 2
 """Exit status of an error that does not say another."""
@@ -117,26 +118,6 @@ def configuration(args: argparse.Namespace) -> list[str | pathlib.Path]:
     if not args.workdir:
         raise ConfigurationError('give --gin_file, or the --workdir of a run')
     return [args.workdir / CONFIG]
-
-
-def at_least(low: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number, at least `low`."""
-
-    def whole_number(text: str) -> int:
-        if not re.fullmatch(r'-?\d+', text):
-            raise argparse.ArgumentTypeError(f'must be a whole number, got {text}')
-        if int(text) < low:
-            raise argparse.ArgumentTypeError(f'must be at least {low}, got {text}')
-        return int(text)
-
-    return whole_number
-
-
-def integers(text: str) -> list[int]:
-    """The type of an option that is several positive whole numbers, `100,200`, each of which counts once."""
-    if not re.fullmatch(r'0*[1-9]\d*(,0*[1-9]\d*)*', text):
-        raise argparse.ArgumentTypeError(f'must be positive numbers with commas between them, got {text}')
-    return list(dict.fromkeys(map(int, text.split(','))))
 
 
 def _checkpoint(text: str) -> int | str:

@@ -6,8 +6,7 @@
 
 Prints the return of episodes of the stochastic and of the greedy policy: for each seed of the run, those of its first
 lifetime. With --environment, or --gin_bindings that change the run's own, in an environment whose observations and
-actions are the same. Exit status: 0, or 2 when what was asked for cannot be done. tools/meta_test.py trains new agents
-with the meta-parameters that a run has learned.
+actions are the same. Exit status: 0, or 2 when what was asked for cannot be done.
 """
 
 import argparse
@@ -31,7 +30,8 @@ from components.acting.host_actor import HostActor
 from components.environments.base import Animator, animator_of, check_fits
 from components.metrics import Group
 from components.types import CompositionError, ConfigurationError
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least
 
 POLICIES = {'stochastic': False, 'greedy': True}
 """Whether each takes the most probable action."""

@@ -26,7 +26,8 @@ from agents.analysis.learned_objectives import Inspector, learned_objectives
 from agents.analysis.reference_returns import known_returns
 from agents.experiments.restore import RestoredRun, restore_learners
 from components.environments.base import check_can_be_copied
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -32,7 +32,8 @@ from agents.experiments.experiment import Experiment
 from agents.experiments.restore import restore_learners
 from agents.learner import Learner
 from components.meta_optimisers.step_weights import Geometric, Lambda, LastStep, StepWeights, Uniform
-from tools.command_line import Parser, at_least, configuration, integers, run_command
+from tools.command_line import Parser, configuration, run_command
+from tools.option_types import at_least, integers
 
 WEIGHTINGS = {cls.__name__: cls for cls in (LastStep, Uniform, Geometric, Lambda)}
 

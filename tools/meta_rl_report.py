@@ -37,7 +37,8 @@ from agents.analysis.meta_rl import report
 from agents.analysis.meta_rl.behaviour_fits import summary_of_fits
 from agents.experiments.restore import restore_learners
 from components.types import ConfigurationError
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,7 +21,8 @@ from agents.experiments.launch import launch
 from agents.experiments.restore import find_checkpoint, in_environment, learned_meta_parameters
 from components.meta_parameters.meta_parameters import MetaParameterSet
 from components.types import CompositionError
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least
 
 
 def main(arguments: list[str] | None = None) -> int:

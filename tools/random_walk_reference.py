@@ -22,7 +22,8 @@ import jax
 
 from agents.analysis import random_walk_tracking, tables
 from agents.experiments.restore import restore_learner
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least
 
 
 def main(arguments: list[str] | None = None) -> int:

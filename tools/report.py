@@ -3,7 +3,6 @@
     python tools/report.py runs/sweep
     python tools/report.py runs/sweep runs/more --out runs/report --watch
     python tools/report.py runs/snake --published docs/results/published.csv
-    python tools/report.py runs/walks --column monitor/state_value_error --last 0.05
     python tools/report.py docs/results/catch.csv --out runs/catch_report
     python tools/report.py --update docs/reproductions.md
 
@@ -15,13 +14,10 @@ three seeds have none. Runs that are not complete are marked as partial.
 
 Writes to --out, by default the folder report in the first folder: report.html, which opens offline; each figure as PNG
 and PDF (learning curves, final performance, performance profiles, probability of improvement, meta-parameters, their
-signal-to-noise); the tables comparison, probability_of_improvement and differences, each in Markdown, CSV and LaTeX;
-and results.csv, a list of the final performance of each seed. Lists can be given in the place of runs; they have no
-curves (agents/analysis/result_lists.py). With --over_games, median, mean and interquartile mean over the games that each
-agent has runs of, by the column human_normalised or stochastic/human_normalised. --watch writes it again until all runs
-are complete or have failed for good.
-
---update writes the tables of a Markdown page again that stand between marks (agents/analysis/result_pages.py).
+signal-to-noise); tables in Markdown, CSV and LaTeX; and results.csv, a list of the final performance of each seed.
+Lists can be given in the place of runs; they have no curves (agents/analysis/result_lists.py). With --over_games, human-
+normalised scores over the games that each agent has runs of, in tables. --watch writes it again until all runs are
+complete or have failed for good. --update writes the tables of a Markdown page again (agents/analysis/result_pages.py).
 
 Exit status: 0, 2 when what was asked for cannot be done, or 130 after Ctrl-C.
 """
@@ -38,9 +34,11 @@ sys.path[:1] = [str(pathlib.Path(__file__).resolve().parents[1])]
 from agents.analysis import comparison_report, games_report, published, result_pages, run_tables, tables
 from agents.analysis.comparison_page import PlotlyMissingError
 from components.types import ConfigurationError
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least, share
 
-AnyReport = comparison_report.Report | games_report.GamesReport
+FOR_RUNS = ('watch', 'last', 'table', 'column', 'by_environment', 'over_games')
+"""Options that lists of results have no use for."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
@@ -92,64 +90,43 @@ def _is_finished(args: argparse.Namespace) -> bool:
         return False
     is_finished = not (args.watch and any(report.awaited() for report in reports))
     if is_finished:
-        for run in _failed(reports):
+        for run in comparison_report.failed(reports):
             print(f'failed: {run.name}: {run.failure}', flush=True)
         if missing:
             raise missing
     return is_finished
 
 
-def _failed(reports: Sequence[AnyReport]) -> list[run_tables.ListedRun]:
-    """Runs that have failed for good, by the reports of several environments."""
-    return [run for run in reports[0].failed() if all(run in report.failed() for report in reports)]
-
-
 def _write(
     args: argparse.Namespace, listed: Sequence[run_tables.ListedRun]
-) -> tuple[Sequence[AnyReport], PlotlyMissingError | None]:
+) -> tuple[Sequence[comparison_report.AnyReport], PlotlyMissingError | None]:
     """Writes all reports; returns them, and why there is no page."""
     first = args.folder[0]
     out = args.out or (first.parent if first.is_file() else first) / 'report'
-    if args.over_games:
-        return [_write_over_games(args, out, listed)], None
-    values = published.read(args.published) if args.published else []
-    if any(path.is_file() for path in args.folder):
-        if given := [name for name in ('watch', 'last', 'table', 'column', 'by_environment') if getattr(args, name)]:
-            raise ConfigurationError(f'--{given[0]} is for runs: a list of results says itself what was measured')
-        reports = comparison_report.reports_of_lists(args.folder, out, values)
-    else:
-        reports = comparison_report.reports_of(
-            run_tables.find_runs(args.folder), out, args.last or comparison_report.LAST, table=args.table,
-            column=args.column, published=values, listed=listed, by_environment=args.by_environment,
-        )  # fmt: skip
+    reports = _reports(args, out, listed)
     missing = comparison_report.write(reports)
     for report in reports:
-        tables.show(tables.table(*comparison_report.comparison_table(report.variants), caption=report.about()))
-    partial = sum(not variant.is_complete for report in reports for variant in report.variants)
+        tables.show(tables.table(*report.table(), caption=report.about()))
+    partial = sum(len(report.partial()) for report in reports)
     print(f'results are in {out}' + (f'; {partial} variants are partial' if partial else ''), flush=True)
     return reports, missing
 
 
-def _write_over_games(
+def _reports(
     args: argparse.Namespace, out: pathlib.Path, listed: Sequence[run_tables.ListedRun]
-) -> games_report.GamesReport:
-    """Writes the report over games."""
-    share = args.last or comparison_report.LAST
-    report = games_report.report_of(run_tables.find_runs(args.folder), share, args.table, args.column, listed)
-    report.write(out)
-    tables.show(tables.table(*report.over_games(), caption=report.about()))
-    print(f'results are in {out}', flush=True)
-    return report
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f'must be a share of the rows above 0 and at most 1, got {text}')
-    return share
+) -> Sequence[comparison_report.AnyReport]:
+    values = published.read(args.published) if args.published else []
+    if any(path.is_file() for path in args.folder):
+        if given := [name for name in FOR_RUNS if getattr(args, name)]:
+            raise ConfigurationError(f'--{given[0]} is for runs: a list of results says itself what was measured')
+        return comparison_report.reports_of_lists(args.folder, out, values)
+    runs, last = run_tables.find_runs(args.folder), args.last or comparison_report.LAST
+    if args.over_games:
+        return [games_report.report_of(runs, out, last, args.table, args.column, listed)]
+    return comparison_report.reports_of(
+        runs, out, last, table=args.table, column=args.column, published=values, listed=listed,
+        by_environment=args.by_environment,
+    )  # fmt: skip
 
 
 def _parser() -> Parser:
@@ -158,7 +135,7 @@ def _parser() -> Parser:
     add('folder', type=pathlib.Path, nargs='*', help='that holds run folders, at any depth; or a list of results')
     add('--out', type=pathlib.Path, help='folder for results; default: report in the first folder')
     add('--watch', type=at_least(1), nargs='?', const=30, metavar='SECONDS', help='write again; default 30')
-    add('--last', type=_share, metavar='SHARE', help=f'rows of final performance; default {comparison_report.LAST}')
+    add('--last', type=share, metavar='SHARE', help=f'rows of final performance; default {comparison_report.LAST}')
     add('--table', choices=(run_tables.TRAIN, run_tables.EVAL), help='which to compare by')
     add('--column', help='of that table, by default of train.csv')
     add('--published', type=pathlib.Path, metavar='CSV', help='published values to draw')

@@ -29,7 +29,8 @@ from agents.experiments.ray_executor import RayExecutor
 from agents.experiments.sweep_scheduler import State, SweepScheduler
 from agents.experiments.sweep_table import SweepTable
 from components.types import ConfigurationError
-from tools.command_line import Parser, at_least, run_command
+from tools.command_line import Parser, run_command
+from tools.option_types import at_least
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,6 +38,38 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """Header and lines."""
 
 
+class AnyReport(Protocol):
+    """What a report can be asked."""
+
+    def write(self) -> None:
+        """Writes all files.
+
+        Raises:
+          PlotlyMissingError: if plotly is not installed, when all but the page is written.
+        """
+        ...
+
+    def table(self) -> Table:
+        """What is shown first: a line for each variant or agent."""
+        ...
+
+    def about(self) -> str:
+        """What was compared, in a line."""
+        ...
+
+    def partial(self) -> list[str]:
+        """Names of variants that are not complete."""
+        ...
+
+    def failed(self) -> list[ListedRun]:
+        """Runs that have failed for good, and so stay partial."""
+        ...
+
+    def awaited(self) -> list[str]:
+        """Names of variants and runs of which there may be more later."""
+        ...
+
+
 class Report(NamedTuple):
     """What is compared, and where the files are put.
 
@@ -59,12 +91,16 @@ class Report(NamedTuple):
     published: Sequence[Published] = ()
     listed: Sequence[ListedRun] = ()
 
+    def table(self) -> Table:
+        return comparison_table(self.variants)
+
+    def partial(self) -> list[str]:
+        return [variant.name for variant in self.variants if not variant.is_complete]
+
     def failed(self) -> list[ListedRun]:
-        """Runs that have failed for good, and so stay partial."""
         return variants.failed_runs(self.variants, self.listed)
 
     def awaited(self) -> list[str]:
-        """Names of variants and runs of which there may be more later."""
         return variants.awaited(self.variants, self.listed)
 
     def shown(self) -> list[Variant]:
@@ -78,11 +114,6 @@ class Report(NamedTuple):
         return [each for each in self.published if each.is_of(self.environment, self.measure)]
 
     def write(self) -> None:
-        """Writes all files.
-
-        Raises:
-          PlotlyMissingError: if plotly is not installed, when all but the page is written.
-        """
         self.out.mkdir(parents=True, exist_ok=True)
         shown = self.shown()
         with_curves = shown if self.configurations else []
@@ -103,8 +134,7 @@ class Report(NamedTuple):
         _write(self.out / 'report.html', text.encode())
 
     def about(self) -> str:
-        """What was compared, in a line."""
-        partial = sum(not variant.is_complete for variant in self.variants)
+        partial = len(self.partial())
         not_started, failed = (
             variants.not_started(self.listed),
             [f'{run.name} ({run.failure})' for run in self.failed()],
@@ -123,7 +153,7 @@ class Report(NamedTuple):
         return ' '.join(filter(None, parts))
 
     def _write_tables(self, shown: Sequence[Variant]) -> dict[str, Table]:
-        results = {'comparison': comparison_table(self.variants)}
+        results = {'comparison': self.table()}
         if len(shown) > 1:
             results['probability_of_improvement'] = probability_table(shown)
         if self.configurations:
@@ -141,7 +171,7 @@ class Report(NamedTuple):
         return {titles[name]: table for name, table in results.items()}
 
 
-def write(reports: Sequence[Report]) -> comparison_page.PlotlyMissingError | None:
+def write(reports: Sequence[AnyReport]) -> comparison_page.PlotlyMissingError | None:
     """Writes the files of reports; returns why they have no page if they have none."""
     missing = None
     for report in reports:
@@ -150,6 +180,11 @@ def write(reports: Sequence[Report]) -> comparison_page.PlotlyMissingError | Non
         except comparison_page.PlotlyMissingError as error:
             missing = error
     return missing
+
+
+def failed(reports: Sequence[AnyReport]) -> list[ListedRun]:
+    """Runs that have failed for good, by the reports of several environments."""
+    return [run for run in reports[0].failed() if all(run in report.failed() for report in reports)]
 
 
 def write_table(path: pathlib.Path, table: Table) -> None:

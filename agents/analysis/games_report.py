@@ -21,14 +21,16 @@ class GamesReport(NamedTuple):
     Attributes:
       measure: what is compared.
       agents: by name, a variant for each game, by the game's name.
+      out: folder of the files.
       listed: runs that sweeps are to train.
     """
 
     measure: Measure
     agents: Mapping[str, Mapping[str, Variant]]
+    out: pathlib.Path
     listed: Sequence[ListedRun] = ()
 
-    def over_games(self) -> comparison_report.Table:
+    def table(self) -> comparison_report.Table:
         """A line for each agent: its games, and their statistics with 95% intervals."""
         names = [name.replace('_', ' ') for name in comparison.OverGames._fields]
         header = ['agent', 'games', 'partial', *(f'{name}{end}' for name in names for end in ('', ' low', ' high'))]
@@ -46,25 +48,25 @@ class GamesReport(NamedTuple):
         return ['agent', 'game', 'seeds', 'status', 'env_steps', 'mean', 'lowest', 'highest'], lines
 
     def about(self) -> str:
-        """What was compared, in a line."""
         return (
             f'Scores: {self.measure}, mean over the last {self.measure.share:.0%} of the rows. Intervals: 95% bootstrap, '
             f'where every game has {comparison.MIN_SEEDS} seeds.'
         )
 
+    def partial(self) -> list[str]:
+        return [variant.name for variant in self._variants if not variant.is_complete]
+
     def failed(self) -> list[ListedRun]:
-        """Runs that have failed for good, and so stay partial."""
         return variants.failed_runs(self._variants, self.listed)
 
     def awaited(self) -> list[str]:
-        """Names of variants and runs of which there may be more later."""
         return variants.awaited(self._variants, self.listed)
 
-    def write(self, out: pathlib.Path) -> None:
-        """Writes both tables to a folder, each in Markdown, CSV and LaTeX."""
-        out.mkdir(parents=True, exist_ok=True)
-        comparison_report.write_table(out / 'over_games', self.over_games())
-        comparison_report.write_table(out / 'games', self.games())
+    def write(self) -> None:
+        """Writes both tables, each in Markdown, CSV and LaTeX."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        comparison_report.write_table(self.out / 'over_games', self.table())
+        comparison_report.write_table(self.out / 'games', self.games())
 
     @property
     def _variants(self) -> list[Variant]:
@@ -82,6 +84,7 @@ class GamesReport(NamedTuple):
 
 def report_of(
     runs: Sequence[Run],
+    out: pathlib.Path,
     share: float,
     table: str | None = None,
     column: str | None = None,
@@ -94,6 +97,7 @@ def report_of(
 
     Args:
       runs: of one or more agents, one for each game.
+      out: folder of the report.
       share: of a seed's rows that are its final performance.
       table: as `variants.measure_of` takes it.
       column: of that table, in place of human-normalised scores.
@@ -116,7 +120,7 @@ def report_of(
                 f'{other.name} and {variant.name} are both of {agent} in {game}: give one run of each game, or give '
                 'agents folders of their own'
             )
-    return GamesReport(measure, agents, listed)
+    return GamesReport(measure, agents, out, listed)
 
 
 def game_of(environment: str) -> str:

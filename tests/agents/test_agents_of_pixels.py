@@ -31,6 +31,7 @@ from tests.helpers.environments_for_tests import Frames
 HEIGHT, WIDTH, STACK = 21, 20, 4
 IMAGES = 2 * HEIGHT * WIDTH * STACK
 """Numbers in the images of one step."""
+IMAGES_OF_A_TRAJECTORY = 4 * IMAGES
 WEIGHTS = 'objective.returns.weights'
 SHALLOW = Convolutional((3, 4), (8, 4), (4, 2), (8,), 'SAME', scale=1 / 255)
 DEEP = Residual((2,), 1, (8,), scale=1 / 255)
@@ -162,9 +163,9 @@ def test_bytes_are_not_made_larger_outside_of_the_network(method, num_groups, es
         parts['meta_optimiser'] = meta_gradient(num_inner_steps=2, gradient_estimator=estimator)
     learner = Learner(METHODS[method](**parts))
     assert max(x.size for x in jax.tree.leaves(learner.state) if jnp.issubdtype(x.dtype, jnp.floating)) < IMAGES
-    assert large_float_arrays(learner, IMAGES) == set()
+    assert large_float_arrays(learner, IMAGES_OF_A_TRAJECTORY) == set()
 
 
 def test_bytes_that_are_made_larger_outside_of_the_network_are_found():
     learner = Learner(METHODS['actor_critic'](environment=Batch(FloatFrames(HEIGHT, WIDTH, STACK), 2)))
-    assert (4, 2, HEIGHT, WIDTH, STACK) in large_float_arrays(learner, IMAGES)
+    assert (4, 2, HEIGHT, WIDTH, STACK) in large_float_arrays(learner, IMAGES_OF_A_TRAJECTORY)

@@ -101,4 +101,4 @@ def test_what_cannot_be_reported_over_games_is_one_line(tmp_path, capsys):
     write_run(tmp_path / 'two/pong', 'pong', [1.0])
     write_run(tmp_path / 'two/pong_', 'pong', [1.0])
     with pytest.raises(RunTableError, match='pong and pong_ are both of agent in pong'):
-        games_report.report_of(find_runs([tmp_path / 'two']), 0.1)
+        games_report.report_of(find_runs([tmp_path / 'two']), tmp_path, 0.1)
