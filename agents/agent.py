@@ -80,7 +80,7 @@ class Agent:
             )
         if self.lifetime_length is not None and not self.environment.is_pure:
             raise CompositionError(
-                f'Agent.lifetime_length ({self.lifetime_length}) needs environments that start anew inside the program, '
+                f'Agent.lifetime_length ({self.lifetime_length}) needs environments that restart inside the program, '
                 f'and those of {type(self.environment).__name__} live outside of it: leave it None'
             )
         network = self.network_functions()

@@ -1,7 +1,8 @@
 """Replicas: agents that train in one program, and differ in numbers of their update rules and meta-optimisers.
 
 A number stands at a path from the update rule, or from the agent to its `meta_optimiser`. Where the path is a
-meta-parameter's, it is what that starts from. Each variant of numbers trains with the same seeds: replica `i` has variant `i // num_seeds` and seed `i % num_seeds`.
+meta-parameter's, it is what that starts from. Each variant of numbers trains with the same seeds: replica `i` has
+variant `i // num_seeds` and seed `i % num_seeds`.
 """
 
 import dataclasses
@@ -43,8 +44,8 @@ def check(replicas: Replicas, agent: Agent) -> None:
     """Checks that agents can differ in these numbers.
 
     Raises:
-      CompositionError: if a path does not lead to a number, or to one that shapes may depend on, or if a value is out of
-        its field's range.
+      CompositionError: if a path does not lead to a number, or to one that shapes may depend on, or if a value is out
+        of its field's range.
     """
     num_variants(replicas)
     for path, values in replicas.items():

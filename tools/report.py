@@ -15,9 +15,9 @@ three seeds have none. Runs that are not complete are marked as partial.
 Writes to --out, by default the folder report in the first folder: report.html, which opens offline; each figure as PNG
 and PDF (learning curves, final performance, performance profiles, probability of improvement, meta-parameters, their
 signal-to-noise); tables in Markdown, CSV and LaTeX; and results.csv, a list of the final performance of each seed.
-Lists can be given in the place of runs; they have no curves (agents/analysis/result_lists.py). With --over_games, human-
-normalised scores over the games that each agent has runs of, in tables. --watch writes it again until all runs are
-complete or have failed for good. --update writes the tables of a Markdown page again (agents/analysis/result_pages.py).
+Lists can be given in the place of runs; they have no curves (agents/analysis/result_lists.py). With --over_games,
+human-normalised scores over the games that each agent has runs of, in tables. --watch writes it again until all runs
+are complete or have failed for good. --update writes the marked tables of a Markdown page again.
 
 Exit status: 0, 2 when what was asked for cannot be done, or 130 after Ctrl-C.
 """

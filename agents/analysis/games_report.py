@@ -49,8 +49,8 @@ class GamesReport(NamedTuple):
 
     def about(self) -> str:
         return (
-            f'Scores: {self.measure}, mean over the last {self.measure.share:.0%} of the rows. Intervals: 95% bootstrap, '
-            f'where every game has {comparison.MIN_SEEDS} seeds.'
+            f'Scores: {self.measure}, mean over the last {self.measure.share:.0%} of the rows. '
+            f'Intervals: 95% bootstrap, where every game has {comparison.MIN_SEEDS} seeds.'
         )
 
     def partial(self) -> list[str]:

@@ -65,8 +65,8 @@ class Experiment:
       loggers: each called with a label (`train`, `eval`) and the `Run`.
       stop_when_not_finite: whether to stop when a loss or a weight is infinite or not a number.
       replicas: numbers that differ between agents of this one program: by path from the update rule, such as
-        `optimiser.learning_rate`, or of the meta-optimiser, such as `meta_optimiser.optimiser.learning_rate`, a value for
-        each variant, as many for each path. Where a path is a meta-parameter's, it is what that starts from. Every
+        `optimiser.learning_rate`, or of the meta-optimiser, such as `meta_optimiser.optimiser.learning_rate`, a value
+        for each variant, as many for each path. Where a path is a meta-parameter's, it is what that starts from. Every
         variant has `num_seeds` replicas, with the same seeds; there are `S` in all.
       replicas_at_once: how many replicas are computed side by side; the next ones take their meta-steps of a row after
         them, which needs less memory, and less time where side by side is no faster, as on a CPU. It divides `S`. None

@@ -60,7 +60,8 @@ class Sweep:
     Args:
       variants: by name.
       grid: values by what is bound to them: a path from the update rule to a number (`optimiser.learning_rate`) or
-        from `meta_optimiser`, a macro, or a parameter as a gin file names it. A string that begins with `@` or `%` is a reference or a macro.
+        from `meta_optimiser`, a macro, or a parameter as a gin file names it. A string that begins with `@` or `%` is a
+        reference or a macro.
       zipped: whether the first values of all keys belong together, the second ones, and so on; else all combinations.
       num_seeds: of each run, trained as one batch; None for what the variant says.
       retries: how often a run is started again that was killed, or lost with its machine.

@@ -2,7 +2,8 @@
 
 A human-normalised score is (score - random) / (human - random): 0 for random play, 1 for the human's.
 
-Source: google-deepmind/dqn_zoo, dqn_zoo/atari_data.py; episodes of at most 108,000 frames from starts of up to 30 no-ops.
+Source: google-deepmind/dqn_zoo, dqn_zoo/atari_data.py; episodes of at most 108,000 frames from starts of up to 30
+no-ops.
 """
 
 from collections.abc import Mapping

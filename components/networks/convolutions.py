@@ -68,10 +68,11 @@ class Convolution2D(hk.Module):
 
 
 def max_pool(x: Array, size: int = 3, stride: int = 2) -> Array:
-    """Greatest entries of square windows, `SAME` padding: `[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), C]`.
+    """Greatest entries of square windows, padded by `SAME`: from `[N, H, W, C]` to `[N, H', W', C]`, where `H'` is
+    `ceil(H / stride)`.
 
     It is taken along rows and then along columns, as maxima of shifted images: on CPU several times faster than a
-    windowed reduction. A reverse pass computes it anew. Entries that tie share the gradient.
+    windowed reduction. A reverse pass computes it again. Entries that tie share the gradient.
     """
     return jax.checkpoint(lambda x: _max_along(_max_along(x, 1, size, stride), 2, size, stride))(x)
 

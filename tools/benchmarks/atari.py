@@ -99,7 +99,7 @@ def _step(emulators: Any, actions: np.ndarray) -> None:
 def _env_pool(atari: Atari) -> Any:
     """The same game there; None without the library."""
     try:
-        import envpool  # Of nobody's dependencies.
+        import envpool  # The project does not depend on it.
     except ImportError:
         notify('EnvPool is not installed, so that nothing is compared with it: python -m pip install envpool')
         return None
