@@ -147,8 +147,8 @@ def check_complete(optimiser: CompleteOptimiser, params: Params, name: str) -> N
     climbed = _weights_with(optimiser, params, name, sign=1)
     if climbed:
         raise ValueError(
-            f'{name} steps up the gradient of {climbed}: it takes a complete optimiser, such as an Optimiser, optax.adam(), '
-            'or a chain that ends with one or with optax.scale_by_learning_rate()'
+            f'{name} steps up the gradient of {climbed}: it takes a complete optimiser, such as an Optimiser, '
+            'optax.adam(), or a chain that ends with one or with optax.scale_by_learning_rate()'
         )
 
 
