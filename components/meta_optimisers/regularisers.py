@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from components.component import NonNegative, UnitInterval, component
 from components.component_tree import component_at, replace_at
-from components.objectives.base import Objective, Unroll
+from components.objectives.base import Objective, Sum, Unroll
 from components.objectives.returns import next_mask
 from components.types import Array, ObjectiveState, Targets
 from components.update_rule import UpdateRule
@@ -63,7 +63,7 @@ class Consistency:
     objective: str = 'objective'
 
     def check(self, update_rule: UpdateRule) -> None:
-        component_at(update_rule, self.objective)
+        _check_objective(update_rule, self.objective)
 
     def __call__(self, update_rule: UpdateRule, unroll: Unroll, state: ObjectiveState) -> Array:
         trajectory = unroll.trajectory
@@ -94,7 +94,7 @@ class TargetSize:
     objective: str = 'objective'
 
     def check(self, update_rule: UpdateRule) -> None:
-        component_at(update_rule, self.objective)
+        _check_objective(update_rule, self.objective)
 
     def __call__(self, update_rule: UpdateRule, unroll: Unroll, state: ObjectiveState) -> Array:
         targets = targets_at(update_rule, self.objective, unroll, state)
@@ -135,6 +135,17 @@ def check_regularisers(regularisers: Mapping[str, Regulariser], update_rule: Upd
             regulariser.check(update_rule)
         except ValueError as error:
             raise ValueError(f'regulariser {name!r}: {error}') from error
+
+
+def _check_objective(update_rule: UpdateRule, path: str) -> None:
+    """Raises ValueError if a path leads to nothing, or to several objectives, which have no targets in common."""
+    found = component_at(update_rule, path)
+    path, terms = (f'{path}.terms', found.terms) if isinstance(found, Sum) else (path, found)
+    if isinstance(terms, Mapping):
+        names = ', '.join(f'{path}.{name}' for name in terms)
+        raise ValueError(
+            f'each of several objectives has targets of its own: bind its field objective to one of {names}'
+        )
 
 
 def _squared_norm(x: Array) -> Array:

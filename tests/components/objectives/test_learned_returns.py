@@ -14,13 +14,14 @@ from agents.analysis.finite_differences import compare_with_finite_differences
 from agents.learner import Learner
 from components.acting.policies import EpsilonMixture
 from components.meta_optimisers.gradient_estimators.exact import Forward
-from components.meta_optimisers.regularisers import Consistency
+from components.meta_optimisers.regularisers import Consistency, check_regularisers
 from components.meta_optimisers.validation_data import FreshTrajectory
 from components.meta_parameters.meta_parameters import MetaParameterSet, Scalar, Weights
 from components.networks.cores import GRU
 from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic
-from components.objectives.base import Unroll
+from components.objectives.base import Sum, Unroll
+from components.objectives.entropy_bonus import EntropyBonus
 from components.objectives.learned_returns import LearnedReturn
 from components.objectives.returns import LambdaReturn
 from components.objectives.value_regression import ActionValueRegression, ValueRegression
@@ -264,6 +265,16 @@ def test_regularisers_add_their_own_slope_to_the_meta_gradient():
     optimiser = dataclasses.replace(OUTER, regularisers={'consistency': Consistency(objective='objective.terms')})
     with pytest.raises(CompositionError, match=r"regulariser 'consistency': the path 'objective.terms' ends"):
         learned(meta_optimiser=optimiser)
+
+
+@pytest.mark.parametrize('path', ['objective', 'objective.terms'])
+def test_a_regulariser_of_several_objectives_names_them(path):
+    rule = UpdateRule(
+        Sum({'one': ActorCritic(LearnedReturn()), 'other': EntropyBonus('logits', 3)}), Optimiser(optax.identity(), 0.1)
+    )
+    with pytest.raises(ValueError, match=r'bind its field objective to one of objective\.terms\.one, objective\.terms'):
+        check_regularisers({'consistency': Consistency(objective=path)}, rule)
+    check_regularisers({'consistency': Consistency(objective='objective.terms.one')}, rule)
 
 
 class Rows:
