@@ -14,8 +14,8 @@ from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
 from agents.learner import Learner
 from components.networks.convolutions import Convolution2D
-from tools.benchmarks.hand_written_actor_critic import HandWrittenActorCritic
-from tools.benchmarks.hand_written_recurrent import HandWrittenRecurrentActorCritic
+from tools.benchmarks.hand_written.actor_critic import HandWrittenActorCritic
+from tools.benchmarks.hand_written.recurrent import HandWrittenRecurrentActorCritic
 from tools.benchmarks.measure import Row, alternate, row
 
 VARIANT = 'gin/snake/actor_critic.gin'

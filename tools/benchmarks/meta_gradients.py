@@ -20,7 +20,7 @@ from components.meta_optimisers.gradient_estimators.base import GradientEstimato
 from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.meta_gradient import MetaGradient
-from tools.benchmarks.hand_written_frodo import HandWrittenFRODO
+from tools.benchmarks.hand_written.frodo import HandWrittenFRODO
 from tools.benchmarks.measure import Row, alternate, row
 
 MODES: dict[str, tuple[GradientEstimator, int]] = {

@@ -1,12 +1,11 @@
 """The agent of gin/bandits/independent.gin as one function, with nothing that could be exchanged."""
 
-from typing import Any
-
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
+
+from tools.benchmarks.hand_written.parts import Run, lambda_returns, policy_loss, transformed
 
 
 class HandWrittenRecurrentActorCritic:
@@ -24,11 +23,10 @@ class HandWrittenRecurrentActorCritic:
     """
 
     def __init__(self, num_envs: int, num_updates: int):
-        network: Any = hk.without_apply_rng(hk.transform(_bandit_network))
+        (network,) = transformed(_bandit_network)
         optimiser = optax.adam(optax.linear_schedule(3e-3, 0.0, 7_500))
         entropy_cost = optax.linear_schedule(0.2, 0.0, 7_500)
         num_pulls = 100
-        lambda_returns = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, None), out_axes=1)
 
         def show(action, reward, time):
             """Inputs after a pull: the arm, what it paid, and for how long the episode has lasted."""
@@ -58,13 +56,9 @@ class HandWrittenRecurrentActorCritic:
             logits, values, _ = network.apply(params, inputs, state)
             after = jnp.concatenate([values[1:], jnp.zeros((1, num_envs))])
             discounts = jnp.full_like(rewards, 0.8).at[-1].set(0)
-            targets = jax.lax.stop_gradient(lambda_returns(rewards, discounts, after, 1.0))
-            log_pi = jax.nn.log_softmax(logits)
-            log_prob = jnp.take_along_axis(log_pi, actions[..., None], -1)[..., 0]
-            policy = -(log_prob * jax.lax.stop_gradient(targets - values)).mean()
-            value = jnp.square(targets - values).mean()
-            entropy = -(jnp.exp(log_pi) * log_pi).sum(-1).mean()
-            return policy + 0.25 * value - entropy_cost * entropy
+            targets = jax.lax.stop_gradient(lambda_returns(rewards, discounts, after, 1.0, False))
+            policy = policy_loss(logits, actions, jax.lax.stop_gradient(targets - values), entropy_cost)
+            return policy + 0.25 * jnp.square(targets - values).mean()
 
         def learn(params, opt_state, num_updates, actions, rewards):
             gradient = jax.grad(loss)(params, actions, rewards, entropy_cost(num_updates))
@@ -76,24 +70,16 @@ class HandWrittenRecurrentActorCritic:
             actions, rewards = act(params, key)
             return (*learn(params, opt_state, num_updates, actions, rewards), num_updates + 1), rewards.sum(0).mean()
 
-        def run(carry, key):
-            carry, returns = jax.lax.scan(update, carry, jax.random.split(key, num_updates))
-            return carry, returns.mean()
-
         zeros = jnp.zeros((num_envs, 48))
         start = hk.LSTMState(zeros, zeros), jnp.zeros((num_envs, 4))
-        key = jax.random.key(0)
-        self.params = network.init(key, start[1], start[0])
+        self.params = network.init(jax.random.key(0), start[1], start[0])
         self.learn = jax.jit(learn)
-        self._carry = jax.tree.map(jnp.copy, (self.params, optimiser.init(self.params), jnp.int32(0)))
-        self._run = jax.jit(run, donate_argnums=0)
-        self._key = key
 
-    def run(self) -> float:
-        """Trains for `num_updates`; mean reward per episode."""
-        self._key, key = jax.random.split(self._key)
-        self._carry, episode_return = self._run(self._carry, key)
-        return float(jax.block_until_ready((self._carry, episode_return))[1])
+        def init(key):
+            params = network.init(key, start[1], start[0])
+            return params, optimiser.init(params), jnp.int32(0)
+
+        self.run = Run(init, update, num_updates)
 
 
 def _bandit_network(inputs, state):
