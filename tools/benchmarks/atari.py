@@ -1,7 +1,5 @@
 """What acting on Atari costs in the compiled program, against ale-py and EnvPool stepped from Python."""
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +12,7 @@ from components.acting.actor import Actor, ActorState
 from components.environments.adapters.ale import Atari
 from components.networks.network import NetworkFunctions
 from components.types import Array, Trajectory
-from tools.benchmarks.measure import Row, alternate, row
+from tools.benchmarks.measure import Row, alternate, cpu_and_wall, row
 
 UNROLL_LENGTH = 20
 
@@ -35,13 +33,12 @@ def atari(rounds: int, num_envs: int = 64, num_steps: int = 100) -> list[Row]:
     others = {"ale-py's step from Python": lambda: _step(emulators, actions)}
     if env_pool := _env_pool(environment):
         others["EnvPool's step from Python"] = lambda: _step(env_pool, actions)
-    seconds = alternate([*ours, *others.values()], rounds, time.process_time)
+    seconds = alternate([*ours, *others.values()], rounds, lambda side: cpu_and_wall(side)[0])
     rows = []
     for name, mine in zip(('acting on Atari', 'unrolls on Atari'), seconds, strict=False):
         for against, theirs in zip(others, seconds[len(ours) :], strict=True):
-            speed, other = (num_envs * num_steps / statistics.median(x) for x in (mine, theirs))
-            ratio = statistics.median(np.divide(theirs, mine))
-            rows.append(row(name, against, 'environment steps/CPU s', speed, other, ratio))
+            speed, other = (num_envs * num_steps / x for x in (mine, theirs))
+            rows.append(row(name, against, 'environment steps/CPU s', speed, other, theirs / mine))
     return rows
 
 

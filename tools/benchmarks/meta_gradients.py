@@ -1,17 +1,12 @@
 """What meta-gradients cost, in time and memory, by gradient estimator; and a learned return."""
 
 import dataclasses
-import functools
-import statistics
 from typing import Any, cast
 
 import jax
-import numpy as np
 from gymnax.environments.classic_control.cartpole import CartPole
 
 from agents.agent import Agent
-from agents.experiments import gin_config
-from agents.experiments.experiment import Experiment
 from agents.learner import Learner
 from components.environments.adapters.gymnax import GymnaxEnvironment
 from components.environments.batch import Batch
@@ -20,8 +15,7 @@ from components.meta_optimisers.gradient_estimators.base import GradientEstimato
 from components.meta_optimisers.gradient_estimators.exact import Forward, Reverse
 from components.meta_optimisers.gradient_estimators.mixed_mode import Mixed
 from components.meta_optimisers.meta_gradient import MetaGradient
-from tools.benchmarks.hand_written.frodo import HandWrittenFRODO
-from tools.benchmarks.measure import Row, alternate, row
+from tools.benchmarks.measure import Row, agent_of, alternate, row, training
 
 MODES: dict[str, tuple[GradientEstimator, int]] = {
     'mixed': (Mixed(), 1),
@@ -40,20 +34,15 @@ def meta_step(rounds: int, num_inner_steps: int = 10) -> list[Row]:
     agent = _multilayer_agent(num_inner_steps)
     plain = dataclasses.replace(agent, meta_optimiser=Fixed(num_inner_steps))
     learners = [Learner(variant) for variant in (plain, *(_in_mode(agent, *mode) for mode in MODES.values()))]
-
-    def learn(learner: Learner):
-        learner.advance(2)
-        jax.block_until_ready(learner.state)
-
-    base, *others = alternate([functools.partial(learn, learner) for learner in learners], rounds)
+    base, *others = alternate([training(learner, 2) for learner in learners], rounds)
     return [
         row(
             f'meta-step, {name}',
             f'{num_inner_steps} updates without a meta-gradient',
             'ms',
-            500 * statistics.median(other),  # Two meta-steps in a call.
-            500 * statistics.median(base),
-            statistics.median(np.divide(other, base)),
+            500 * other,  # Two meta-steps in a call.
+            500 * base,
+            other / base,
         )
         for name, other in zip(MODES, others, strict=True)
     ]
@@ -92,8 +81,7 @@ def _multilayer_agent(num_inner_steps: int) -> Agent:
         'UNROLL_LENGTH = 20',
         f'NUM_INNER_STEPS = {num_inner_steps}',
     ]
-    gin_config.load(['gin/catch/meta_discount.gin'], bindings)
-    return gin_config.build(Experiment).agent
+    return agent_of('gin/catch/meta_discount.gin', *bindings)
 
 
 def _in_mode(agent: Agent, mode: GradientEstimator, num_groups: int) -> Agent:
@@ -117,32 +105,19 @@ def _mebibytes_of_an_update(agent: Agent) -> float:
 
 
 def learned_return(rounds: int, num_meta_steps: int = 20) -> list[Row]:
-    """Meta-steps of gin/catch/frodo.gin against a loop by hand, and against the plain updates of
-    gin/catch/short_windows.gin.
-    """
-    gin_config.load(['gin/catch/frodo.gin'])
-    learners = [Learner(gin_config.build(Experiment).agent)]
-    gin_config.load(
-        ['gin/catch/short_windows.gin'], [f'NUM_INNER_STEPS = {learners[0].agent.meta_optimiser.num_updates}']
-    )
-    learners.append(Learner(gin_config.build(Experiment).agent))
-    by_hand = HandWrittenFRODO(num_meta_steps)
-
-    def learn(learner: Learner):
-        learner.advance(num_meta_steps)
-        jax.block_until_ready(learner.state)
-
-    sides = [functools.partial(learn, learner) for learner in learners]
-    ours, *others = alternate([*sides, by_hand.run], rounds)
-    milliseconds = 1000 / num_meta_steps
+    """Meta-steps of gin/catch/frodo.gin against the plain updates of gin/catch/short_windows.gin."""
+    agent = agent_of('gin/catch/frodo.gin')
+    num_updates = agent.meta_optimiser.num_updates
+    plain = agent_of('gin/catch/short_windows.gin', f'NUM_INNER_STEPS = {num_updates}')
+    ours, theirs = alternate([training(Learner(x), num_meta_steps) for x in (agent, plain)], rounds)
+    milliseconds = 1e3 / num_meta_steps
     return [
         row(
             'meta-step of FRODO on Catch',
-            against,
+            'the plain updates',
             'ms',
-            milliseconds * statistics.median(ours),
-            milliseconds * statistics.median(other),
-            statistics.median(np.divide(ours, other)),
+            milliseconds * ours,
+            milliseconds * theirs,
+            ours / theirs,
         )
-        for against, other in zip(('the plain updates', 'a loop by hand'), others, strict=True)
     ]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from agents.experiments import gin_config
 from agents.experiments.experiment import Experiment
@@ -13,7 +14,8 @@ from agents.learner import Learner
 from components.inner_loop import acting_loop
 from components.meta_optimisers.base import LearnerState
 from components.replay import Replay, ReplaySource
-from tools.benchmarks.hand_written import lpg, meta_discount, parts
+from tools.benchmarks.hand_written import lpg, lpg_parts, meta_discount, parts
+from tools.benchmarks.hand_written.actor_critic import HandWrittenActorCritic
 from tools.benchmarks.hand_written.recurrent import HandWrittenRecurrentActorCritic
 
 
@@ -155,6 +157,24 @@ def test_the_loop_on_snake_learns_the_discount_and_the_outer_critic_as_the_learn
     )
 
 
+@pytest.mark.slow
+def test_the_loop_of_the_actor_critic_learns_as_the_learner_does(x64):
+    agent = agent_of('gin/snake/actor_critic.gin', *SMALL)
+    state, acted, update = made_up(agent, 2)
+    loop = HandWrittenActorCritic(agent.environment.environment.environment, 1)
+
+    def weights(params):
+        heads = {'policy': 'logits', 'critic': 'value'}
+        return {name: snake_weights(jax.tree.map(lambda x: x[0], params), head) for name, head in heads.items()}
+
+    params, trajectory = weights(state.agents.params), seen(state.agents.trajectory, 0)
+    opt_state = optax.rmsprop(5e-4, decay=0.9).init(params)
+    for i in range(2):
+        params, opt_state = loop.learn(params, opt_state, trajectory)
+        state, trajectory = update(state), seen(acted, i)
+        assert_close(params, weights(state.agents.params))
+
+
 def check_learned_discount(agent, loop, weights, critic_weights):
     """Two meta-steps of both from the same weights on the same trajectories: the second has optimiser states."""
     state, acted, meta_step = made_up(agent, 2)
@@ -191,7 +211,7 @@ def lpg_agents(agents):
 
 
 def lpg_trajectory(seen):
-    return lpg.Trajectory(seen.observation, seen.action, seen.reward, seen.discount, seen.mask)
+    return lpg_parts.Trajectory(seen.observation, seen.action, seen.reward, seen.discount, seen.mask)
 
 
 def rule_weights(meta_params):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tools.benchmarks.hand_written import parts
+from tools.benchmarks.hand_written import networks, parts
 
 
 class HandWrittenActorCritic:
@@ -17,7 +17,7 @@ class HandWrittenActorCritic:
       num_updates: updates in a `run`.
       outer_critic: whether to train the critic of an outer loss as well, which the agent has no use for. The code of
         Bonnet et al. (2022) does so in the arms without meta-gradients, too.
-      bootstrap_apart: see `parts.predict`.
+      bootstrap_apart: see `networks.predict`.
       num_envs: environments, `B`.
       unroll_length: `T`.
     """
@@ -32,7 +32,7 @@ class HandWrittenActorCritic:
         unroll_length: int = 5,
     ):
         environments = parts.snake(environment, num_envs)
-        policy, critic = parts.transformed(parts.snake_policy, parts.snake_critic)
+        policy, critic = networks.transformed(networks.snake_policy, networks.snake_critic)
         optimiser = optax.rmsprop(5e-4, decay=0.9)
 
         def predict(params, boards):
@@ -44,7 +44,7 @@ class HandWrittenActorCritic:
 
         def loss(params, trajectory):
             boards, actions, rewards, discounts = trajectory
-            outputs = parts.predict(predict, params, boards, bootstrap_apart)
+            outputs = networks.predict(predict, params, boards, bootstrap_apart)
             value, advantages = value_loss(outputs['critic'], rewards, 0.8 * discounts, 0.95)
             total = parts.policy_loss(outputs['policy'][:-1], actions, advantages, 0.01) + 0.5 * value
             if outer_critic:

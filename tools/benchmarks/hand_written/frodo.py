@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tools.benchmarks.hand_written import parts
+from tools.benchmarks.hand_written import networks, parts
 
 ENTROPY_COST = 0.005
 
@@ -20,7 +20,7 @@ class HandWrittenFRODO:
     def __init__(self, num_meta_steps: int):
         num_envs = 64
         environments = parts.catch(9, num_envs)
-        network, target_network = parts.transformed(parts.catch_network, _target_network)
+        network, target_network = networks.transformed(networks.catch_network, _target_network)
         inner = optax.chain(optax.scale_by_adam(eps_root=1e-8), optax.scale(-5e-4))
         outer = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(1e-3, eps_root=1e-8))
 

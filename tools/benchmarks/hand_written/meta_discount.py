@@ -1,7 +1,6 @@
 """Agents whose discount is learned by meta-gradients, as one function each: on Snake with an outer critic, on Catch.
 
-The loop is that of gin/snake/meta_discount_outer_critic.gin and gin/catch/meta_discount.gin: one inner update, an outer
-loss on the trajectory that the next update learns from, in reverse mode through the update.
+One inner update, then an outer loss on the trajectory that the next update learns from; in reverse mode through it.
 """
 
 import math
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from components.types import Array
-from tools.benchmarks.hand_written import parts
+from tools.benchmarks.hand_written import networks, parts
 
 
 class Agent(NamedTuple):
@@ -28,12 +27,7 @@ class Agent(NamedTuple):
 class Carry(NamedTuple):
     """What a meta-step starts from.
 
-    Attributes:
-      eta: the discount's logit.
-      eta_state: of its optimiser.
-      critic: weights of the outer critic, which have learned from the agent's trajectory already; empty without one.
-      critic_state: of its optimiser.
-      agent: the agent.
+    `eta` is the discount's logit. The outer critic has learned from the agent's trajectory already.
     """
 
     eta: Array
@@ -56,7 +50,7 @@ class HandWrittenMetaDiscount:
         agent's own.
       num_meta_steps: meta-steps in a `run`.
       unroll_length: `T`.
-      bootstrap_apart: see `parts.predict`.
+      bootstrap_apart: see `networks.predict`.
 
     Attributes:
       start: `(params, critic_params, actor, trajectory) -> Carry`, of weights that have learned nothing.
@@ -74,16 +68,13 @@ class HandWrittenMetaDiscount:
         unroll_length: int,
         bootstrap_apart: bool = False,
     ):
-        net, critic = parts.transformed(network, outer_critic or (lambda x: x))
+        net, critic = networks.transformed(network, outer_critic or (lambda x: x))
         inner = optax.rmsprop(5e-4, decay=0.9)
         outer = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(3e-3, eps_root=1e-8))
 
-        def predict(params, observations):
-            return parts.predict(net.apply, params, observations, bootstrap_apart)
-
         def inner_loss(params, discount, trajectory):
             observations, actions, rewards, discounts = trajectory
-            logits, values = predict(params, observations)
+            logits, values = networks.predict(net.apply, params, observations, bootstrap_apart)
             fixed = jax.lax.stop_gradient(values)
             targets = parts.lambda_returns(rewards, discount * discounts, fixed[1:], 0.95, False)
             value = jnp.square(targets - values[:-1]).mean()
@@ -91,9 +82,9 @@ class HandWrittenMetaDiscount:
 
         def outer_loss(params, critic_params, trajectory):
             observations, actions, rewards, discounts = trajectory
-            logits, values = predict(params, observations)
+            logits, values = networks.predict(net.apply, params, observations, bootstrap_apart)
             if outer_critic:
-                values = parts.predict(critic.apply, critic_params, observations, bootstrap_apart)
+                values = networks.predict(critic.apply, critic_params, observations, bootstrap_apart)
             targets = parts.lambda_returns(rewards, discounts, values[1:], 1.0, True)
             value = jnp.square(targets - values[:-1]).mean()
             advantages = jax.lax.stop_gradient(targets - values[:-1])
@@ -107,9 +98,7 @@ class HandWrittenMetaDiscount:
             return outer_loss(params, critic_params, trajectory), Agent(params, opt_state, actor, trajectory)
 
         def meta_step(carry, x, act):
-            gradients, agent = jax.grad(meta_loss, argnums=(0, 1), has_aux=True)(
-                carry.eta, carry.critic, carry.agent, x, act
-            )
+            gradients, agent = jax.grad(meta_loss, (0, 1), has_aux=True)(carry.eta, carry.critic, carry.agent, x, act)
             updates, eta_state = outer.update(gradients[0], carry.eta_state)
             critic_updates, critic_state = inner.update(gradients[1], carry.critic_state)
             critic_params = optax.apply_updates(carry.critic, critic_updates)
@@ -143,20 +132,17 @@ class HandWrittenMetaDiscount:
         self.run = parts.Run(init, step, num_meta_steps)
 
 
-def on_snake(environment: Any, num_meta_steps: int, num_envs: int = 512, **options: Any) -> HandWrittenMetaDiscount:
+def on_snake(environment: Any, num_meta_steps: int, **options: Any) -> HandWrittenMetaDiscount:
     """gin/snake/meta_discount_outer_critic.gin, of jumanji's Snake."""
-    return HandWrittenMetaDiscount(
-        parts.snake(environment, num_envs),
-        lambda boards: (parts.snake_policy(boards), parts.snake_critic(boards)),
-        parts.snake_critic,
-        0.5,
-        num_meta_steps,
-        **{'unroll_length': 5, **options},
-    )
+    critic = networks.snake_critic
+
+    def network(boards: Array) -> tuple[Array, Array]:
+        return networks.snake_policy(boards), critic(boards)
+
+    return HandWrittenMetaDiscount(parts.snake(environment, 512), network, critic, 0.5, num_meta_steps, 5, **options)
 
 
-def on_catch(num_meta_steps: int, num_envs: int = 64, **options: Any) -> HandWrittenMetaDiscount:
+def on_catch(num_meta_steps: int, **options: Any) -> HandWrittenMetaDiscount:
     """gin/catch/meta_discount.gin."""
-    return HandWrittenMetaDiscount(
-        parts.catch(5, num_envs), parts.catch_network, None, 0.25, num_meta_steps, **{'unroll_length': 10, **options}
-    )
+    catch = parts.catch(5, 64)
+    return HandWrittenMetaDiscount(catch, networks.catch_network, None, 0.25, num_meta_steps, 10, **options)

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tools.benchmarks.hand_written.parts import Run, lambda_returns, policy_loss, transformed
+from tools.benchmarks.hand_written.networks import transformed
+from tools.benchmarks.hand_written.parts import Run, lambda_returns, policy_loss
 
 
 class HandWrittenRecurrentActorCritic:
