@@ -11,7 +11,7 @@ from acme import specs
 from components.acting.behaviours import Behaviour
 from components.acting.policies import Policy, Softmax, check_policy
 from components.acting.rewards import Raw, RewardTransform, transform_rewards
-from components.component import MAX_INT, PositiveInt, component
+from components.component import MAX_INT, PositiveInt, check_divides, component
 from components.component_tree import components_of, learnable_paths, replace_all
 from components.environments.base import BatchedEnvironment
 from components.environments.observations import entries_of
@@ -83,12 +83,14 @@ class Agent:
                 f'Agent.lifetime_length ({self.lifetime_length}) needs environments that restart inside the program, '
                 f'and those of {type(self.environment).__name__} live outside of it: leave it None'
             )
+        if getattr(self.meta_optimiser, 'repeats_acting', False) and not self.environment.is_pure:
+            raise CompositionError(
+                'the meta-optimiser repeats acting (num_segments of its gradient estimator), which takes environments '
+                f'inside the program, and those of {type(self.environment).__name__} live outside of it: leave it 1'
+            )
         network = self.network_functions()
         params = jax.eval_shape(network.init, jax.random.key(0))
-        if self.environment.batch_size % self.network.num_groups:
-            raise CompositionError(
-                f'Network.num_groups ({self.network.num_groups}) must divide the {self.environment.batch_size} environments'
-            )
+        check_divides(self.network.num_groups, self.environment.batch_size, 'Network.num_groups', 'environments')
         for monitor in self.monitors.values():
             monitor.check(self.environment)
         try:
@@ -129,7 +131,7 @@ class Agent:
         for objective in objectives:
             unroll = Unroll(outputs, trajectory, params, network)
             targets, _ = targets_and_state(objective, unroll, objective.init(params))
-            loss_and_parts(objective, outputs, targets, trajectory)
+            loss_and_parts(objective, jax.tree.map(lambda x: x[:-1], outputs), targets, trajectory)
 
     @property
     def steps_per_meta_step(self) -> int:
