@@ -23,10 +23,8 @@ from components.environments.base import human_normalised, named_failures
 from components.inner_loop import AgentState, InnerLoop, acting_loop
 from components.meta_optimisers.base import LearnerState
 from components.metrics import LOSSES, Group, Metrics, NamedLogs, columns, with_logs
+from components.run_once import jit_to_run_once
 from components.types import Array, CompositionError, DivergedError, FieldValues
-
-_FOR_RUNNING_ONCE = {'xla_backend_optimization_level': 0}
-"""Options for XLA: machine code that is made in half the time and runs slower."""
 
 
 class Learner(acme_core.Learner):
@@ -86,7 +84,7 @@ class Learner(acme_core.Learner):
         self._logger = logger or loggers.NoOpLogger()
         self._seeds = (seed + np.arange(self.num_replicas, dtype=np.uint32) % num_seeds).astype(np.uint32)
         init = over_axis(lambda seed, values: self.init_state(jax.random.key(seed), values), self._at_once)
-        self._initial_state = jax.jit(in_groups(init, self._num_groups), compiler_options=_FOR_RUNNING_ONCE)
+        self._initial_state = jit_to_run_once(in_groups(init, self._num_groups))
         self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
         self._start_episodes = jax.jit(self._new_actor_states)
         self._check_finite = check_finite

@@ -304,6 +304,7 @@ def scan_updates(
     """
     if inner_loop.update.rematerialise and length > 1:
         return jax.lax.scan(step, carry, xs, length)
+    step = jax.jit(step)  # So that Python traces it once.
     carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))
     if length == 1:
         return carry, jax.tree.map(lambda x: x[None], first)

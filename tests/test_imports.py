@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
     'components.types',
     'components.component',
-    ('components.metrics', 'components.component_tree', 'components.axes', 'components.shapes'),
+    ('components.metrics', 'components.component_tree', 'components.axes', 'components.shapes', 'components.run_once'),
     ('components.environments', 'components.networks'),
     ('components.acting', 'components.meta_parameters'),
     ('components.objectives', 'components.optimisers'),
