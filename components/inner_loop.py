@@ -310,6 +310,7 @@ def scan_updates(
         return _scan_segments(step, carry, xs, length, inner_loop.num_segments)
     if inner_loop.update.rematerialise and length > 1:
         return jax.lax.scan(step, carry, xs, length)
+    step = jax.jit(step)  # So that Python traces it once.
     carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))
     if length == 1:
         return carry, jax.tree.map(lambda x: x[None], first)

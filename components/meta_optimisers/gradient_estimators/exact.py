@@ -50,7 +50,7 @@ class Forward:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
         for path, value in meta_params.items():
-            if not isinstance(value, jax.Array):
+            if not jax.tree_util.all_leaves([value]):
                 raise ValueError(
                     f'Forward takes a pass for each number, but meta-parameter {path!r} is a whole network; use Mixed'
                 )
