@@ -1,7 +1,7 @@
 """The agent: its components, and the check that they fit together."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from acme import specs
 from components.acting.behaviours import Behaviour
 from components.acting.policies import Policy, Softmax, check_policy
 from components.acting.rewards import Raw, RewardTransform, transform_rewards
-from components.component import MAX_INT, PositiveInt, component
+from components.component import MAX_INT, PositiveInt, check_divides, component
 from components.component_tree import components_of, learnable_paths, replace_all
 from components.environments.base import BatchedEnvironment
 from components.environments.observations import entries_of
@@ -83,16 +83,20 @@ class Agent:
                 f'Agent.lifetime_length ({self.lifetime_length}) needs environments that restart inside the program, '
                 f'and those of {type(self.environment).__name__} live outside of it: leave it None'
             )
-        network = self.network_functions()
-        params = jax.eval_shape(network.init, jax.random.key(0))
-        if self.environment.batch_size % self.network.num_groups:
+        if getattr(self.meta_optimiser, 'repeats_acting', False) and not self.environment.is_pure:
             raise CompositionError(
-                f'Network.num_groups ({self.network.num_groups}) must divide the {self.environment.batch_size} environments'
+                'the meta-optimiser repeats acting (num_segments of its gradient estimator), which takes environments '
+                f'inside the program, and those of {type(self.environment).__name__} live outside of it: leave it 1'
             )
+        network = self.network_functions()
+        params = jax.eval_shape(lambda: network.init(jax.random.key(0)))
+        check_divides(self.network.num_groups, self.environment.batch_size, 'Network.num_groups', 'environments')
         for monitor in self.monitors.values():
             monitor.check(self.environment)
         try:
-            meta_params = self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
+            meta_params = jax.eval_shape(
+                lambda: self.meta_parameters.init(jax.random.key(0), self.update_rule, self.environment.spec())
+            )
             _check_is_constant(self.meta_optimiser, 'meta_optimiser.')
             self._check_learning(network, params, meta_params)
             check_descends(self.update_rule.optimiser, params)
@@ -102,18 +106,18 @@ class Agent:
 
     def _check_learning(self, network: NetworkFunctions, params: Params, meta_params: MetaParams) -> None:
         """Raises CompositionError if a policy or an objective returns arrays of other shapes than it should."""
+        jax.eval_shape(
+            lambda params, meta_params: self._try_to_learn(network, params, meta_params), params, meta_params
+        )
+
+    def _try_to_learn(self, network: NetworkFunctions, params: Params, meta_params: MetaParams) -> None:
+        """Calls policies and objectives on the shapes of a trajectory of two steps."""
         rule = self.meta_parameters.bind(self.update_rule, meta_params)
         rule = replace_all(rule, {path: schedule(jnp.int32(0)) for path, schedule in schedules_of(rule).items()})
         outer = getattr(getattr(self.meta_optimiser, 'outer_loss', None), 'objective', None)
-        objectives = [rule.objective, *([outer] if outer else [])]
+        objectives: list[Objective] = [rule.objective, *([outer] if outer else [])]
         parts = [self.policy, self.behaviour.policy, *(x for o in objectives for x in components_of(o).values())]
         policies = [part for part in parts if callable(part) and hasattr(part, 'heads')]
-        jax.eval_shape(lambda params: self._try_to_learn(network, params, objectives, policies), params)
-
-    def _try_to_learn(
-        self, network: NetworkFunctions, params: Params, objectives: Sequence[Objective], policies: Sequence[Policy]
-    ) -> None:
-        """Calls policies and objectives on the shapes of a trajectory of two steps."""
         spec, batch_size = self.environment.spec(), self.network.num_groups
         leading = 3, batch_size
         observation = jax.tree.map(lambda s: jnp.zeros((*leading, *s.shape), s.dtype), spec.observations)
@@ -129,7 +133,7 @@ class Agent:
         for objective in objectives:
             unroll = Unroll(outputs, trajectory, params, network)
             targets, _ = targets_and_state(objective, unroll, objective.init(params))
-            loss_and_parts(objective, outputs, targets, trajectory)
+            loss_and_parts(objective, jax.tree.map(lambda x: x[:-1], outputs), targets, trajectory)
 
     @property
     def steps_per_meta_step(self) -> int:

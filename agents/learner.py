@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from components.environments.base import human_normalised, named_failures
 from components.inner_loop import AgentState, InnerLoop, acting_loop
 from components.meta_optimisers.base import LearnerState
 from components.metrics import LOSSES, Group, Metrics, NamedLogs, columns, with_logs
+from components.run_once import jit_to_run_once
 from components.types import Array, CompositionError, DivergedError, FieldValues
 
 
@@ -80,15 +82,28 @@ class Learner(acme_core.Learner):
         steps = np.zeros(self.num_replicas, np.int64)  # So that what is saved has the same structure from the start.
         self._counter.increment(env_steps=steps, validation_env_steps=steps, learner_updates=0, meta_updates=0)
         self._logger = logger or loggers.NoOpLogger()
-        seeds = seed + np.arange(self.num_replicas, dtype=np.uint32) % num_seeds
-        init = jax.jit(in_groups(over_axis(self.init_state, self._at_once), self._num_groups))
-        with named_failures(agent.environment):
-            keys = jax.vmap(jax.random.key)(seeds.astype(np.uint32))
-            self.state: LearnerState = jax.block_until_ready(init(keys, self.replica_values))
+        self._seeds = (seed + np.arange(self.num_replicas, dtype=np.uint32) % num_seeds).astype(np.uint32)
+        init = over_axis(lambda seed, values: self.init_state(jax.random.key(seed), values), self._at_once)
+        self._initial_state = jit_to_run_once(in_groups(init, self._num_groups))
         self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
         self._start_episodes = jax.jit(self._new_actor_states)
         self._check_finite = check_finite
         self._zero_so_far = set(agent.meta_parameters.parameters)
+
+    @functools.cached_property
+    def state(self) -> LearnerState:
+        """State of all replicas, `[S, ...]`; the initial one is made where it is first asked for.
+
+        Raises:
+          EnvironmentFailedError: if an environment on the host fails to reset or to step.
+        """
+        with named_failures(self.agent.environment):
+            return jax.block_until_ready(self._initial_state(self._seeds, self.replica_values))
+
+    @property
+    def _state_shapes(self) -> LearnerState:
+        """Shapes of the state, which needs not be made for them."""
+        return jax.eval_shape(self._initial_state, self._seeds, self.replica_values)
 
     @property
     def _num_groups(self) -> int:
@@ -103,8 +118,12 @@ class Learner(acme_core.Learner):
         self.advance(self._num_meta_steps)
 
     def compile(self) -> None:
-        """Compiles the program of `advance` and takes no step."""
-        self.state, *_ = self._compiled_steps(self.state, 0, self.replica_values)
+        """Compiles the program of the initial state and that of `advance` side by side, and runs neither."""
+        with futures.ThreadPoolExecutor(1) as pool:
+            # Traced here, as what JAX traces under (double precision, say) is a thread's own.
+            initial = pool.submit(self._initial_state.lower(self._seeds, self.replica_values).compile)
+            self._compiled_steps.lower(self._state_shapes, 0, self.replica_values).compile()
+            initial.result()
 
     def advance(self, num_meta_steps: int) -> None:
         """Takes `num_meta_steps` meta-steps with the same compiled program, whatever their number.
@@ -144,7 +163,7 @@ class Learner(acme_core.Learner):
 
     def trace(self) -> jax.stages.Traced:
         """The program behind `advance`, `(state, num_meta_steps, replica_values) -> state, ...`; for its cost."""
-        return self._compiled_steps.trace(self.state, 1, self.replica_values)
+        return self._compiled_steps.trace(self._state_shapes, 1, self.replica_values)
 
     def get_variables(self, names: list[str]) -> list[PyTree]:
         """Of the first seed: its first lifetime's `params`, or the values of its `meta_parameters`; NumPy arrays."""

@@ -126,6 +126,24 @@ def problem_of_argument(function: Callable, name: str, value: object) -> str | N
     return problem(value, annotations(function).get(name, Any))
 
 
+def check_divides(number: int, whole: int, field: str, what: str) -> None:
+    """Checks that a field's number divides another one.
+
+    Args:
+      number: of the field.
+      whole: that it must divide.
+      field: its name, for the message.
+      what: the other one counts, in the plural.
+
+    Raises:
+      FieldError: if it does not; the message says which numbers do.
+    """
+    if whole % number:
+        divisors = [str(n) for n in range(1, whole + 1) if whole % n == 0]
+        shown = divisors if len(divisors) <= 8 else [*divisors[:7], '...']
+        raise FieldError(f'{field} ({number}) must divide the {whole} {what}, as {", ".join(shown)} do')
+
+
 @dataclasses.dataclass(frozen=True)
 class Reference:
     """Stands for an object that is not made yet, in a value that is checked.

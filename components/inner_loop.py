@@ -1,6 +1,7 @@
 """The inner loop: an agent learns from its pending trajectory, then the next one is acted."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -232,6 +233,8 @@ class InnerLoop:
       unroll_length: `T` of the training trajectories.
       update: how the agent learns from a trajectory.
       source: where trajectories come from.
+      num_segments: parts of a scan over updates of each of which a reverse pass keeps what it starts with, and repeats
+        the rest, acting included.
     """
 
     network: NetworkFunctions
@@ -239,6 +242,7 @@ class InnerLoop:
     unroll_length: int
     update: Update
     source: TrajectorySource
+    num_segments: int = 1
 
     def advance(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Metrics]:
         """Learns from the pending trajectory and acts the next one."""
@@ -302,10 +306,27 @@ def scan_updates(
     unlike one that serves every step, needs no second derivatives in the weights. It has buffers of its own then, so it
     stays in where memory is to be saved at the expense of time.
     """
+    if inner_loop.num_segments > 1:
+        return _scan_segments(step, carry, xs, length, inner_loop.num_segments)
     if inner_loop.update.rematerialise and length > 1:
         return jax.lax.scan(step, carry, xs, length)
+    step = jax.jit(step)  # So that Python traces it once.
     carry, first = step(carry, jax.tree.map(lambda x: x[0], xs))
     if length == 1:
         return carry, jax.tree.map(lambda x: x[None], first)
     carry, others = jax.lax.scan(step, carry, jax.tree.map(lambda x: x[1:], xs), length - 1)
     return carry, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)
+
+
+def _scan_segments(
+    step: Callable[[T, PyTree], tuple[T, PyTree]], carry: T, xs: PyTree, length: int, num_segments: int
+) -> tuple[T, PyTree]:
+    """`jax.lax.scan` in segments, which a reverse pass repeats from what each of them starts with."""
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # Nothing is shared out of the body of a loop.
+    def segment(carry: T, xs: PyTree) -> tuple[T, PyTree]:
+        return jax.lax.scan(step, carry, xs, length // num_segments)
+
+    split = jax.tree.map(lambda x: x.reshape(num_segments, -1, *x.shape[1:]), xs)
+    carry, ys = jax.lax.scan(segment, carry, split, num_segments)
+    return carry, jax.tree.map(lambda y: y.reshape(length, *y.shape[2:]), ys)

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import ArrayLike
 
 from components.component import LearningRate, Positive, component
+from components.run_once import jit_to_run_once
 from components.types import Array, OptState, Params
 
 MAX_STEPS = 16
@@ -170,7 +171,7 @@ def check_differentiable(optimiser: Optimiser, params: Params) -> None:
     one_zero = jax.tree.map(
         lambda x: np.where((np.arange(x.size).reshape(x.shape) == 0) & (x.size > 1), 0, 1).astype(x.dtype), params
     )
-    gradients = jax.tree.map(lambda x: jnp.stack([x, np.zeros_like(x)]), one_zero)
+    gradients = jax.tree.map(lambda x: np.stack([x, np.zeros_like(x)]), one_zero)
 
     def moved(gradient: Params) -> Array:
         moving, state = params, optimiser.transform.init(params)
@@ -179,7 +180,7 @@ def check_differentiable(optimiser: Optimiser, params: Params) -> None:
             moving = jax.tree.map(jnp.subtract, moving, direction)
         return sum((jnp.sum(x) for x in jax.tree.leaves(moving)), start=jnp.zeros(()))
 
-    derivatives = jax.tree.leaves(jax.device_get(jax.vmap(jax.grad(moved))(gradients)))
+    derivatives = jax.tree.leaves(jax.device_get(jit_to_run_once(jax.vmap(jax.grad(moved)))(gradients)))
     one_zero_is_finite, zeros_are_finite = (all(np.isfinite(x[i]).all() for x in derivatives) for i in range(2))
     if not one_zero_is_finite:
         raise ValueError(
@@ -195,6 +196,10 @@ def check_differentiable(optimiser: Optimiser, params: Params) -> None:
         )
 
 
+_Steps: TypeAlias = tuple[Array, OptState, Params, Params]
+"""How many were taken, the state after them, their sum, and the product of each of its arrays with the gradient."""
+
+
 def _weights_with(transform: CompleteOptimiser, params: Params, name: str, sign: int) -> str:
     """Names of the arrays whose first steps have a product of this sign with a constant gradient."""
     params = jax.tree.map(np.zeros_like, _miniature(params))  # So that weight decay does nothing.
@@ -203,18 +208,23 @@ def _weights_with(transform: CompleteOptimiser, params: Params, name: str, sign:
         lambda x: (random.choice([-1, 1], x.shape) * (0.5 + random.random(x.shape))).astype(x.dtype), params
     )
 
-    def products(gradient: Params, params: Params) -> Params:
-        state, total = transform.init(params), jax.tree.map(np.zeros_like, params)
-        for i in range(MAX_STEPS):
-            step, state = transform.update(gradient, state, params)
-            total = jax.tree.map(jnp.add, total, step)
-            found = jax.device_get(jax.tree.map(jnp.vdot, total, gradient))
-            if i > 0 and all(jax.tree.leaves(found)):
-                break
-        return found
+    def step(carry: _Steps) -> _Steps:
+        num_steps, state, total, _ = carry
+        direction, state = transform.update(gradient, state, params)
+        total = jax.tree.map(jnp.add, total, direction)
+        return num_steps + 1, state, total, jax.tree.map(jnp.vdot, total, gradient)
+
+    def is_undecided(carry: _Steps) -> Array:
+        num_steps, _, _, found = carry
+        is_zero = jnp.stack([x == 0 for x in jax.tree.leaves(found)]).any()
+        return (num_steps < 2) | ((num_steps < MAX_STEPS) & is_zero)
+
+    def products(params: Params) -> Params:
+        zeros = jax.tree.map(lambda x: jnp.zeros((), x.dtype), params)
+        return jax.lax.while_loop(is_undecided, step, (jnp.int32(0), transform.init(params), params, zeros))[-1]
 
     try:
-        found = products(gradient, params)
+        found = jax.device_get(jit_to_run_once(products)(params))
     except Exception as error:  # Of a function that is not ours, such as a mask by name, anything.
         raise ValueError(f'{name} cannot be used on these weights: {type(error).__name__}: {error}') from error
     leaves, _ = jax.tree_util.tree_flatten_with_path(found)

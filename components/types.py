@@ -22,6 +22,7 @@ CoreState: TypeAlias = PyTree[Shaped[Array, 'B ...']]  # Recurrent state of a ne
 ObjectiveState: TypeAlias = PyTree  # What an objective's `init` returns; empty for most.
 Targets: TypeAlias = PyTree[Shaped[Array, 'T B ...']]  # What an objective's `targets` returns.
 Outputs: TypeAlias = Mapping[str, Float[Array, 'T+1 B ...']]  # By the name of the head, [T+1, B, *head].
+Predictions: TypeAlias = Mapping[str, Float[Array, 'T B ...']]  # Outputs without the bootstrap row, [T, B, *head].
 Logs: TypeAlias = dict[str, Float[Array, 'T B']]  # Parts of a loss, by name.
 Scalar: TypeAlias = Float[Array, '']
 

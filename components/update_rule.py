@@ -4,10 +4,10 @@ import jax
 
 from components.component import component
 from components.metrics import Group, NamedLogs
-from components.networks.network import NetworkFunctions
+from components.networks.network import NetworkFunctions, with_bootstrap
 from components.objectives.base import Objective, Unroll, loss_and_parts, masked_mean, targets_and_state
 from components.optimisers import Optimiser
-from components.types import Array, LearningState, ObjectiveState, Outputs, Params, Targets, Trajectory
+from components.types import Array, LearningState, ObjectiveState, Params, Predictions, Targets, Trajectory
 
 
 @component
@@ -34,9 +34,9 @@ class UpdateRule:
         """What the predictions on a trajectory move towards, leaves `[T, B, ...]`, and the objective's next state."""
         return targets_and_state(self.objective, unroll.stopped() if self.stop_bootstrap_values else unroll, state)
 
-    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, NamedLogs]:
+    def loss(self, predictions: Predictions, targets: Targets, trajectory: Trajectory) -> tuple[Array, NamedLogs]:
         """The objective's masked mean, a scalar, and those of its parts by name."""
-        loss, parts = loss_and_parts(self.objective, outputs, targets, trajectory)
+        loss, parts = loss_and_parts(self.objective, predictions, targets, trajectory)
         logs = {Group.LOSS(name): masked_mean(x, trajectory.mask) for name, x in parts.items()}
         return masked_mean(loss, trajectory.mask), logs
 
@@ -56,9 +56,13 @@ class UpdateRule:
 
         Gradients: in the weights, targets included, the state, and every numeric field below this rule.
         """
-        outputs, pullback = jax.vjp(lambda params: network.outputs(params, trajectory), params)
+        predictions, pullback, bootstrap = jax.vjp(
+            lambda params: network.predictions(params, trajectory), params, has_aux=True
+        )
+        outputs = with_bootstrap(predictions, bootstrap)
         targets, state = self.targets(Unroll(outputs, trajectory, params, network), state)
-        cotangent, logs = jax.grad(lambda outputs: self.loss(outputs, targets, trajectory), has_aux=True)(outputs)
+        slope = jax.grad(lambda predictions: self.loss(predictions, targets, trajectory), has_aux=True)
+        cotangent, logs = slope(predictions)
         return pullback(cotangent)[0], state, logs
 
     def update(

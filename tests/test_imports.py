@@ -3,6 +3,8 @@
 import ast
 import graphlib
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
     'components.types',
     'components.component',
-    ('components.metrics', 'components.component_tree', 'components.axes', 'components.shapes'),
+    ('components.metrics', 'components.component_tree', 'components.axes', 'components.shapes', 'components.run_once'),
     ('components.environments', 'components.networks'),
     ('components.acting', 'components.meta_parameters'),
     ('components.objectives', 'components.optimisers'),
@@ -69,3 +71,15 @@ def test_no_module_imports_what_stands_above_it():
 
 def test_there_is_no_circle_of_imports():
     graphlib.TopologicalSorter({name: imports_of(path) for name, path in MODULES.items()}).prepare()
+
+
+def test_a_run_of_catch_imports_no_library_that_it_does_not_use():
+    """Each of them would add its seconds to every start."""
+    program = (
+        'import sys; import tools.run; from agents.experiments import gin_config; '
+        "gin_config.load(['gin/catch/meta_discount.gin']); gin_config.build(tools.run.Experiment); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True)
+    others = ('rlax', 'distrax', 'tensorflow_probability', 'jumanji', 'gymnax', 'ale_py', 'matplotlib', 'pandas', 'ray')
+    assert 'haiku' in done.stdout.split()
+    assert not set(others) & set(done.stdout.split())

@@ -17,10 +17,10 @@ through the project's torso. `meta_step` is a meta-gradient through 10 updates o
 one. `memory` is what the compiled program of that agent needs beside its state for 20 updates, against reverse mode,
 and how much each further update adds, in units of weights, optimiser state and one trajectory. `extras` is a whole run
 of gin/catch/meta_discount.gin with its logs, evaluations and checkpoints against the time in it that was spent
-training. `start` is the time from the command to the first update, with an empty cache of compiled programs and again.
-`learned_return` is a meta-step of gin/catch/frodo.gin against the plain updates in it. `atari` acts on 64 emulators
-without a network, in the compiled program and by ale-py and EnvPool from Python, in environment steps per second of the
-time that all cores spend on it.
+training. `start` is the time from the command to the first update of four variants, by the clock and of CPU, with an
+empty cache of compiled programs and again. `learned_return` is a meta-step of gin/catch/frodo.gin against the plain
+updates in it. `atari` acts on 64 emulators without a network, in the compiled program and by ale-py and EnvPool from
+Python, in environment steps per second of the time that all cores spend on it.
 """
 
 import argparse

@@ -75,8 +75,9 @@ def estimate_cost(experiment: Experiment) -> CostEstimate:
     agent = experiment.agent
     start = time.monotonic()
     learner = experiment.make_learner()
+    learner.compile()
     traced = learner.trace()
-    program = traced.lower().compile()
+    program = traced.lower().compile()  # The one that is compiled.
     compile_seconds = time.monotonic() - start
     return CostEstimate(
         env_steps_per_update=agent.steps_per_meta_step // agent.meta_optimiser.num_updates,

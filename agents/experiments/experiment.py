@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 from agents import replicas
 from agents.agent import Agent
 from agents.evaluator import Evaluator
-from agents.experiments.checkpoints import Checkpointer
+from agents.experiments.checkpoints import Checkpoint, Checkpointer
 from agents.experiments.compilation_cache import DEFAULT, use_compilation_cache
 from agents.experiments.loggers import Row, Run, seed_means
 from agents.learner import Learner
@@ -182,9 +182,8 @@ class Experiment:
             pathlib.Path(workdir), config, self.num_meta_steps, started, self.seed, self.num_seeds, self.num_replicas
         )
         with contextlib.closing(_Training(self, run)) as training:
+            training.compile()
             training.resume(notify)
-            if training.num_meta_steps < self.num_meta_steps:
-                training.compile()
             stopping = False
             while training.num_meta_steps < self.num_meta_steps and not stopping:
                 stopping = training.take_log_period(should_stop)
@@ -219,14 +218,23 @@ class _Training:
         if experiment.checkpoint_every:
             self._checkpointer = Checkpointer(run.directory / CHECKPOINTS, experiment.checkpoints_kept)
 
+    def compile(self) -> None:
+        """Compiles what trains, so that it counts in no row's speed, unless training is over."""
+        if not self._checkpointer or self._checkpointer.latest() != self._experiment.num_meta_steps:
+            self._learner.compile()
+
     def resume(self, notify: Callable[[str], None]) -> None:
-        """Goes to the newest checkpoint, or to the beginning if there is none."""
+        """Goes to the newest checkpoint, or to the beginning if there is none, and lets the clock of training run."""
         self._notify = notify
         checkpoint = self._checkpointer and self._checkpointer.restore_newest(self._learner.save(), notify)
-        if not checkpoint:
+        if checkpoint:
+            self._go_on_from(checkpoint)
+        else:
             self._learner.load_learned_meta_params()
             self._loggers.restore(None)
-            return
+        self._clock.start()
+
+    def _go_on_from(self, checkpoint: Checkpoint) -> None:
         self._learner.restore(checkpoint.state)
         self._loggers.restore(checkpoint.notes['loggers'])
         self._clock.restore(checkpoint.notes['wall_time'], int(np.sum(self._counter.get_counts()['env_steps'])))
@@ -234,12 +242,7 @@ class _Training:
         self._saved = checkpoint.step
         in_all, is_pure = self._experiment.num_meta_steps, self._experiment.agent.environment.is_pure
         new_episodes = '' if is_pure else '; its environments live outside of checkpoints: new episodes'
-        notify(f'resuming after {checkpoint.step:,} of {in_all:,} meta-updates{new_episodes}')
-
-    def compile(self) -> None:
-        """Compiles what trains, so that it counts in no row's speed."""
-        self._learner.compile()
-        self._clock.start()
+        self._notify(f'resuming after {checkpoint.step:,} of {in_all:,} meta-updates{new_episodes}')
 
     def take_log_period(self, should_stop: Callable[[], bool]) -> bool:
         """Trains up to the next row, then evaluates and saves what is due; returns whether it was asked to stop."""

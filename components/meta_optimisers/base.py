@@ -46,7 +46,9 @@ class MetaOptimiser(Protocol):
         ...
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
-        """Raises ValueError if it cannot train these meta-parameters through this rule's updates of such weights."""
+        """Raises ValueError if it cannot train such meta-parameters through this rule's updates of such weights; shapes
+        stand for both.
+        """
         ...
 
     def init(self, meta_params: MetaParams, agents: AgentState) -> PyTree:

@@ -137,10 +137,10 @@ class BootstrappedTarget:
         return loss, UnrollResult(agent, metrics, targets, Replay(acted), state)
 
     def _predictions(self, network: NetworkFunctions, params: Params, trajectory: Trajectory) -> '_Target':
-        outputs = network.outputs(params, trajectory)
-        policy = self.policy(outputs, trajectory.first.shape)[:-1]
-        value = outputs[self.value_head][:-1] if self.value_cost else jnp.zeros(trajectory.reward.shape)
-        return _Target(policy, value)
+        predictions, _ = network.predictions(params, trajectory)
+        shape = trajectory.reward.shape
+        value = predictions[self.value_head] if self.value_cost else jnp.zeros(shape)
+        return _Target(self.policy(predictions, shape), value)
 
 
 class _TargetState(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from acme import specs
 from jaxtyping import PyTree
 
-from components.component import component
+from components.component import PositiveInt, check_divides, component
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers import outer_update, overlapping
 from components.meta_optimisers.base import LearnerState, check_meta_params
@@ -34,9 +34,12 @@ class MetaGradient:
       overlapping: moves the meta-parameters after every update, along the meta-gradient through the latest updates that
         the outer loss takes, replayed with the present meta-parameters from the start of the first of them, on the same
         trajectories. It costs as many times the updates. Until there have been as many, through those that there are.
+      lifetimes_at_once: how many lifetimes are computed side by side, the next ones after them, so that a reverse pass
+        needs the memory of so many. It divides `L`; None for all.
 
     Raises:
-      ValueError: if overlapping updates are to be evaluated on fresh trajectories.
+      ValueError: if overlapping updates are to be evaluated on fresh trajectories, or the estimator's segments do not
+        divide the updates.
 
     Source: Xu et al. (2018); the overlapping schedule is this project's definition.
     """
@@ -46,6 +49,7 @@ class MetaGradient:
     gradient_estimator: GradientEstimator = Mixed()
     regularisers: Mapping[str, Regulariser] = dataclasses.field(default_factory=dict)
     overlapping: bool = False
+    lifetimes_at_once: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         if self.overlapping and self.outer_loss.draws_fresh_data:
@@ -53,6 +57,19 @@ class MetaGradient:
                 'MetaGradient.overlapping evaluates the outer loss on training trajectories: choose the outer_data '
                 'NextTrajectory or TrainingTrajectory'
             )
+
+        num_inner_steps, num_segments = self.outer_loss.num_inner_steps, self._num_segments
+        check_divides(
+            num_segments, num_inner_steps, f'{type(self.gradient_estimator).__name__}.num_segments', 'inner steps'
+        )
+
+    @property
+    def _num_segments(self) -> int:
+        return getattr(self.gradient_estimator, 'num_segments', 1)
+
+    @property
+    def repeats_acting(self) -> bool:
+        return self._num_segments > 1 and not self.overlapping
 
     @property
     def num_updates(self) -> int:
@@ -63,6 +80,7 @@ class MetaGradient:
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_meta_params(self, meta_params)
+        check_divides(self.lifetimes_at_once or 1, num_lifetimes, 'MetaGradient.lifetimes_at_once', 'lifetimes')
         self.gradient_estimator.check(update_rule, params, meta_params, num_lifetimes)
         check_complete(self.optimiser, meta_params, 'MetaGradient.optimiser')
         self.outer_loss.check(params)
@@ -85,4 +103,6 @@ class MetaGradient:
             check_estimate(self.gradient_estimator, found, state.meta_params)
             return found
 
-        return outer_update.outer_update(estimate, self.optimiser, state, inner_loop, self.regularisers)
+        return outer_update.outer_update(
+            estimate, self.optimiser, state, inner_loop, self.regularisers, self.lifetimes_at_once
+        )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from components.axes import over_axis, tree_where
+from components.axes import in_groups, over_axis, tree_where
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.base import LearnerState, num_lifetimes
 from components.meta_optimisers.gradient_estimators.base import Estimate
@@ -52,6 +52,7 @@ def outer_update(
     state: LearnerState,
     inner_loop: InnerLoop,
     regularisers: Mapping[str, Regulariser],
+    lifetimes_at_once: int | None = None,
 ) -> tuple[LearnerState, Metrics]:
     """Advances every lifetime, and applies the mean of their meta-gradients to the meta-parameters.
 
@@ -61,6 +62,7 @@ def outer_update(
       state: with a `MetaOptState`.
       inner_loop: of the agents.
       regularisers: penalties of the meta-parameters, by name.
+      lifetimes_at_once: that are computed side by side; None for all.
     """
     meta_opt_state: MetaOptState = state.meta_opt_state
 
@@ -72,7 +74,10 @@ def outer_update(
             found, logs = found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope)), {**logs, **penalties}
         return found._replace(result=found.result._replace(metrics=with_logs(found.result.metrics, logs)))
 
-    found = over_axis(advance, num_lifetimes(state.agents))(state.agents, meta_opt_state.lifetime_state)
+    num_agents = num_lifetimes(state.agents)
+    at_once = lifetimes_at_once or num_agents
+    advance_all = in_groups(over_axis(advance, at_once), num_agents // at_once)
+    found = advance_all(state.agents, meta_opt_state.lifetime_state)
     gradient = jax.tree.map(lambda x: x.mean(0), found.gradient)
     updates, opt_state = optimiser.update(gradient, meta_opt_state.optimiser, state.meta_params)
     meta_params = optax.apply_updates(state.meta_params, updates)
@@ -124,8 +129,8 @@ def policy_kl(inner_loop: InnerLoop, params: Params, trajectory: Trajectory) -> 
     core_state = jax.tree.map(lambda x: x[:MAX_KL_ENVS], trajectory.core_state)
     trajectory = jax.tree.map(lambda x: x[:, :MAX_KL_ENVS], trajectory._replace(core_state=()))
     trajectory = trajectory._replace(core_state=core_state)
-    outputs = inner_loop.network.outputs(params, trajectory)
-    divergence = trajectory.behaviour_policy.kl_divergence(inner_loop.policy(outputs, trajectory.first.shape)[:-1])
+    predictions, _ = inner_loop.network.predictions(params, trajectory)
+    divergence = trajectory.behaviour_policy.kl_divergence(inner_loop.policy(predictions, trajectory.reward.shape))
     return jax.lax.stop_gradient(masked_mean(divergence, trajectory.mask))
 
 

@@ -13,6 +13,7 @@ from components.meta_optimisers.outer_loss import UnrollResult
 from components.meta_optimisers.step_weights import LastStep, StepWeights
 from components.meta_optimisers.validation_data import NextTrajectory, OuterData
 from components.metrics import Group, Metrics, mean_over_axis, with_logs
+from components.networks.network import with_bootstrap
 from components.objectives.base import Objective, Unroll, loss_and_parts, masked_mean, targets_and_state
 from components.replay import Replay
 from components.types import Array, MetaParams, ObjectiveState, Params, Targets, Trajectory
@@ -150,13 +151,14 @@ class ValidationLoss:
     ) -> tuple[AgentState, Metrics, ObjectiveState, '_OuterLossResult']:
         """Outer loss of an agent at its present weights; adds its logs to the metrics."""
         agent, trajectory, num_steps = self.outer_data.trajectory(training_trajectory, agent, inner_loop)
-        outputs = inner_loop.network.outputs(agent.params, trajectory)
+        predictions, bootstrap = inner_loop.network.predictions(agent.params, trajectory)
         if fixed is None:
+            outputs = with_bootstrap(predictions, bootstrap)
             now = Unroll(outputs, trajectory, agent.params, inner_loop.network).stopped()
             targets, state = targets_and_state(self.objective, now, state)
             fixed = targets, self.outer_data.weights(now.outputs, trajectory, inner_loop)
         targets, weights = fixed
-        losses, parts = loss_and_parts(self.objective, outputs, targets, trajectory)
+        losses, parts = loss_and_parts(self.objective, predictions, targets, trajectory)
         loss = masked_mean(weights * losses, trajectory.mask)
         logs = {Group.OUTER_LOSS(name): masked_mean(x, trajectory.mask) for name, x in parts.items()}
         metrics = with_logs(metrics, {Group.OUTER_LOSS('total'): loss, **logs})

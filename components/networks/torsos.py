@@ -5,7 +5,7 @@ A torso is a description. Called inside a haiku transform it makes its modules; 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import haiku as hk
@@ -57,8 +57,9 @@ class Convolutional:
       strides: their strides, likewise.
       hidden_sizes: units of each linear layer.
       padding: `SAME` or `VALID`.
-      as_patches: whether a convolution is computed as patches times a matrix. None does so on CPU alone, where weight
-        gradients of convolutions inside a compiled loop are an order of magnitude slower. Same weights, same result.
+      as_patches: whether a convolution is computed as patches times a matrix, that of a small image as the image times
+        a matrix. None does so on CPU alone, where weight gradients of convolutions inside a compiled loop are an order
+        of magnitude slower. Same weights, same result.
       scale: what observations are multiplied by, inside the network: 1 / 255 for pixels of 8 bits.
       dtype: what is computed with; weights and features stay in single precision. None for that.
 
@@ -109,6 +110,8 @@ class Residual:
         a reverse pass from having those of all observations at once.
       scale: likewise.
       dtype: likewise.
+      rematerialise: whether a reverse pass keeps what goes into a convolution with its pooling, and into a block, and
+        recomputes the inside of each: less memory on every device, for one more forward pass. The numbers are the same.
 
     Raises:
       ValueError: if there is no section; when called, if the observation is not `[N, H, W, C]`.
@@ -122,6 +125,7 @@ class Residual:
     as_patches: bool | None = None
     scale: Positive = 1.0
     dtype: ComputeType = None
+    rematerialise: bool = False
 
     def __post_init__(self) -> None:
         if not self.channels:
@@ -130,13 +134,19 @@ class Residual:
     def __call__(self, observation: PyTree) -> Array:
         x = _image(observation, type(self).__name__, self.scale, self.dtype)
         with full_precision_weights():
-            for i, channels in enumerate(self.channels):
-                x = max_pool(self._convolution(channels, f'section_{i}')(x))
-                for j in range(self.num_blocks):
-                    first, second = (self._convolution(channels, f'section_{i}_block_{j}_{k}') for k in range(2))
-                    x = x + second(jax.nn.relu(first(jax.nn.relu(x))))
+            for part in self._parts():
+                x = hk.remat(part)(x) if self.rematerialise else part(x)
             x = _linear_layers(jax.nn.relu(x).reshape(x.shape[0], -1), self.hidden_sizes)
         return x.astype(jnp.result_type(float))
+
+    def _parts(self) -> Iterator[Callable[[Array], Array]]:
+        """The convolution with its pooling, then the blocks, of each section."""
+        for i, channels in enumerate(self.channels):
+            convolution = self._convolution(channels, f'section_{i}')
+            yield lambda x, convolution=convolution: max_pool(convolution(x))
+            for j in range(self.num_blocks):
+                first, second = (self._convolution(channels, f'section_{i}_block_{j}_{k}') for k in range(2))
+                yield lambda x, first=first, second=second: x + second(jax.nn.relu(first(jax.nn.relu(x))))
 
     def _convolution(self, channels: int, name: str) -> Convolution2D:
         return Convolution2D(channels, 3, 1, 'SAME', self.as_patches, name=name)

@@ -7,7 +7,7 @@ from components.acting.policies import Policy, Softmax, log_rho
 from components.component import NonNegative, component
 from components.objectives.base import Stateless, Unroll, weighted_or_zero
 from components.objectives.returns import ReturnEstimate, ReturnEstimator, estimate_returns
-from components.types import Array, Logs, Outputs, Trajectory
+from components.types import Array, Logs, Predictions, Trajectory
 
 
 @component
@@ -44,10 +44,10 @@ class ActorCritic(Stateless):
         ratio = log_rho(self.policy(outputs, trajectory.first.shape), trajectory)
         return estimate_returns(self.returns, outputs[self.value_head], ratio, trajectory), state
 
-    def loss(self, outputs: Outputs, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
-        pi = self.policy(outputs, trajectory.first.shape)[:-1]
+    def loss(self, predictions: Predictions, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
+        pi = self.policy(predictions, trajectory.reward.shape)
         policy = -pi.log_prob(trajectory.action) * targets.advantage
-        value = jnp.square(targets.target - outputs[self.value_head][:-1])
+        value = jnp.square(targets.target - predictions[self.value_head])
         entropy = pi.entropy()
         loss = (
             weighted_or_zero(self.policy_cost, policy)

@@ -2,11 +2,13 @@
 
 An inner update on a trajectory is
 
-    outputs        = network(params, trajectory)
+    outputs        = network(params, trajectory)                                 T + 1 rows
     targets, state = objective.targets(Unroll(outputs, trajectory, params, network), state)
-    params <- params - step along d(masked mean of objective.loss(outputs(params), targets, trajectory)) / d(params)
+    predictions    = outputs without the last row                                T rows
+    params <- params - step along d(masked mean of objective.loss(predictions, targets, trajectory)) / d(params)
 
-with the targets held fixed: a semi-gradient. A meta-gradient flows through `targets`, the state in it, and `loss` into
+with the targets held fixed: a semi-gradient. What targets bootstrap from, the last row, is in no loss, so that an update
+takes no reverse pass through it. A meta-gradient flows through `targets`, the state in it, and `loss` into
 every numeric field of the objective. Keeping the two apart says so in the signatures; neither stops a gradient unless
 a field of the objective says so.
 
@@ -32,6 +34,7 @@ from components.types import (
     ObjectiveState,
     Outputs,
     Params,
+    Predictions,
     Scalar,
     Targets,
     Trajectory,
@@ -80,8 +83,10 @@ class Objective(Protocol):
         """
         ...
 
-    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Float[Array, 'T B'], Logs]:
-        """Loss per step, and its parts by name; the caller takes masked means of all of them."""
+    def loss(
+        self, predictions: Predictions, targets: Targets, trajectory: Trajectory
+    ) -> tuple[Float[Array, 'T B'], Logs]:
+        """Loss per step of outputs at the `T` steps, and its parts by name; the caller takes masked means of them."""
         ...
 
 
@@ -115,14 +120,14 @@ def targets_and_state(objective: Objective, unroll: Unroll, state: ObjectiveStat
 
 
 def loss_and_parts(
-    objective: Objective, outputs: Outputs, targets: Targets, trajectory: Trajectory
+    objective: Objective, predictions: Predictions, targets: Targets, trajectory: Trajectory
 ) -> tuple[Float[Array, 'T B'], Logs]:
     """An objective's loss per step, and its parts by name.
 
     Raises:
       CompositionError: if arrays have other shapes than the interface says.
     """
-    return checked(Objective.loss)(objective, outputs, targets, trajectory)
+    return checked(Objective.loss)(objective, predictions, targets, trajectory)
 
 
 def masked_mean(x: Float[Array, 'T B'], mask: Float[Array, 'T B']) -> Scalar:
@@ -181,10 +186,10 @@ class Sum:
         found = {name: targets_and_state(term, unroll, state[name]) for name, term in self.terms.items()}
         return {name: targets for name, (targets, _) in found.items()}, {name: new for name, (_, new) in found.items()}
 
-    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
+    def loss(self, predictions: Predictions, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
         losses, logs = [], {}
         for name, term in self.terms.items():
-            loss, term_logs = loss_and_parts(term, outputs, targets[name], trajectory)
+            loss, term_logs = loss_and_parts(term, predictions, targets[name], trajectory)
             losses.append(loss)
             logs.update({f'{name}/{key}': value for key, value in term_logs.items()})
         return sum(losses[1:], start=losses[0]), logs

@@ -5,7 +5,7 @@ from acme import specs
 from components.acting.action_distributions import Categorical
 from components.component import NonNegative, PositiveInt, component
 from components.objectives.base import Stateless, Unroll, weighted_or_zero
-from components.types import Array, Logs, Outputs, Trajectory
+from components.types import Array, Logs, Predictions, Trajectory
 
 
 @component
@@ -28,6 +28,6 @@ class EntropyBonus(Stateless):
     def targets(self, unroll: Unroll, state: tuple[()]) -> tuple[tuple[()], tuple[()]]:
         return (), state
 
-    def loss(self, outputs: Outputs, targets: tuple[()], trajectory: Trajectory) -> tuple[Array, Logs]:
-        entropy = Categorical(outputs[self.head][:-1]).entropy()
+    def loss(self, predictions: Predictions, targets: tuple[()], trajectory: Trajectory) -> tuple[Array, Logs]:
+        entropy = Categorical(predictions[self.head]).entropy()
         return -weighted_or_zero(self.cost, entropy), {'entropy': entropy}

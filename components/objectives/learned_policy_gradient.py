@@ -15,7 +15,7 @@ from components.networks.cores import LSTM, Core
 from components.networks.torsos import MLP, Torso
 from components.objectives.base import Stateless, Unroll, weighted_or_zero
 from components.objectives.returns import ends
-from components.types import Array, Logs, Outputs, Trajectory
+from components.types import Array, Logs, Predictions, Trajectory
 
 
 class LearnedTargets(NamedTuple):
@@ -95,14 +95,14 @@ class LearnedPolicyGradient(Stateless):
         )
         return LearnedTargets(policy, jnp.exp(log_prediction), log_prediction), state
 
-    def loss(self, outputs: Outputs, targets: LearnedTargets, trajectory: Trajectory) -> tuple[Array, Logs]:
-        pi = self.policy(outputs, trajectory.first.shape)[:-1]
+    def loss(self, predictions: Predictions, targets: LearnedTargets, trajectory: Trajectory) -> tuple[Array, Logs]:
+        pi = self.policy(predictions, trajectory.reward.shape)
         policy = -pi.log_prob(trajectory.action) * targets.policy
-        log_y = jax.nn.log_softmax(outputs[self.prediction_head][:-1])
+        log_y = jax.nn.log_softmax(predictions[self.prediction_head])
         prediction = jnp.sum(jnp.exp(log_y) * (log_y - targets.log_prediction), -1)
         entropies = {
             'entropy': pi.entropy(),
-            'prediction_entropy': Categorical(outputs[self.prediction_head][:-1]).entropy(),
+            'prediction_entropy': Categorical(predictions[self.prediction_head]).entropy(),
         }
         loss = policy + weighted_or_zero(self.prediction_cost, prediction)
         return loss, {'policy': policy, 'prediction': prediction, **entropies}

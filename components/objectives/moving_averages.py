@@ -9,7 +9,7 @@ from acme import specs
 from components.component import Interval, Positive, component
 from components.objectives.base import Objective, Unroll, loss_and_parts, masked_mean, targets_and_state
 from components.objectives.returns import ReturnEstimate
-from components.types import Array, CompositionError, Logs, ObjectiveState, Outputs, Params, Trajectory
+from components.types import Array, CompositionError, Logs, ObjectiveState, Params, Predictions, Trajectory
 
 
 class Moments(NamedTuple):
@@ -77,8 +77,8 @@ class MovingAverage:
         advantage = centred / jnp.sqrt(moments.variance + self.epsilon)
         return targets._replace(advantage=advantage), MovingAverageState(moments, inner)
 
-    def loss(self, outputs: Outputs, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
-        return loss_and_parts(self.objective, outputs, targets, trajectory)
+    def loss(self, predictions: Predictions, targets: ReturnEstimate, trajectory: Trajectory) -> tuple[Array, Logs]:
+        return loss_and_parts(self.objective, predictions, targets, trajectory)
 
 
 def _updated(moments: Moments, x: Array, mask: Array, decay: Array | float) -> Moments:

@@ -1,14 +1,14 @@
 """Return estimators: value targets and advantages along a trajectory.
 
-The recursions are rlax's, on time-major batches and with every gradient flowing. A return never reaches through a
-restart: where the *next* transition is masked, the present one bootstraps from the value of its last observation.
+The recursions are those of rlax (tests compare them), on time-major batches and with every gradient flowing. A return
+never reaches through a restart: where the *next* transition is masked, the present one bootstraps from the value of its
+last observation.
 """
 
 from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import rlax
 from jaxtyping import Bool, Float
 
 from components.component import Interval, UnitInterval, component
@@ -82,13 +82,10 @@ class LambdaReturn:
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         del log_rho  # On-policy.
-        target = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, 1, None), out_axes=1)(
-            trajectory.reward,
-            self.discount * trajectory.discount,
-            values[1:] if self.bootstrap else jnp.zeros_like(values[1:]),
-            self.lambda_ * next_mask(trajectory),
-            False,  # stop_target_gradients
-        )
+        discount, lambda_ = self.discount * trajectory.discount, self.lambda_ * next_mask(trajectory)
+        next_values = values[1:] if self.bootstrap else jnp.zeros_like(values[1:])
+        one_step = trajectory.reward + discount * (1 - lambda_) * next_values
+        target = accumulate(one_step, discount * lambda_, next_values[-1])
         return ReturnEstimate(target, target - values[:-1])
 
 
@@ -125,21 +122,26 @@ class LeakyVTrace:
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         discount = self.discount * trajectory.discount
         ratio = jnp.exp(log_rho) * trajectory.mask  # A masked transition has no error and lets none through.
-        error = jax.vmap(rlax.leaky_vtrace, in_axes=(1, 1, 1, 1, 1, None, None, None, None), out_axes=1)(
-            values[:-1],
-            values[1:],
-            trajectory.reward,
-            discount,
-            ratio,
-            self.alpha,
-            jnp.asarray(self.lambda_, values.dtype),
-            self.rho_bar,
-            False,  # stop_target_gradients
-        )
+        rho = self.alpha * jnp.minimum(self.rho_bar, ratio) + (1 - self.alpha) * ratio
+        trace = self.lambda_ * (self.alpha * jnp.minimum(1, ratio) + (1 - self.alpha) * ratio)
+        one_step = rho * (trajectory.reward + discount * values[1:] - values[:-1])
+        error = accumulate(one_step, discount * trace, jnp.zeros_like(one_step[-1]))
         next_error = jnp.concatenate([error[1:], jnp.zeros_like(error[:1])])
         target = trajectory.reward + discount * (values[1:] + self.lambda_ * next_error)
-        rho = self.alpha * jnp.minimum(self.rho_bar, ratio) + (1 - self.alpha) * ratio
         return ReturnEstimate(values[:-1] + error, rho * (target - values[:-1]))
+
+
+def accumulate(
+    terms: Float[Array, 'T B'], factors: Float[Array, 'T B'], last: Float[Array, ' B']
+) -> Float[Array, 'T B']:
+    """Backward recursion of returns: `x_t = terms_t + factors_t x_{t+1}`, where `x_T` is `last`."""
+
+    def step(following: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
+        term, factor = xs
+        present = term + factor * following
+        return present, present
+
+    return jax.lax.scan(step, last, (terms, factors), reverse=True)[1]
 
 
 def ends(trajectory: Trajectory) -> Bool[Array, 'T B']:

@@ -9,7 +9,7 @@ from acme import specs
 
 from components.component import UnitInterval, component
 from components.objectives.base import Objective, Unroll, loss_and_parts, targets_and_state
-from components.types import Array, Logs, ObjectiveState, Outputs, Params, Targets, Trajectory
+from components.types import Array, Logs, ObjectiveState, Params, Predictions, Targets, Trajectory
 
 
 class TargetNetworkState(NamedTuple):
@@ -75,5 +75,5 @@ class TargetNetwork:
         targets, inner = targets_and_state(self.objective, unroll._replace(outputs=outputs), state.objective)
         return targets, TargetNetworkState(copy, inner)
 
-    def loss(self, outputs: Outputs, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
-        return loss_and_parts(self.objective, outputs, targets, trajectory)
+    def loss(self, predictions: Predictions, targets: Targets, trajectory: Trajectory) -> tuple[Array, Logs]:
+        return loss_and_parts(self.objective, predictions, targets, trajectory)

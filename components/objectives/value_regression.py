@@ -8,7 +8,7 @@ from components.acting.policies import CategoricalPolicy, Greedy, Policy, Softma
 from components.component import NonNegative, component
 from components.objectives.base import Stateless, Unroll, weighted_or_zero
 from components.objectives.returns import ReturnEstimator, estimate_returns
-from components.types import Array, Logs, Outputs, Trajectory
+from components.types import Array, Logs, Predictions, Trajectory
 
 
 @component
@@ -38,8 +38,8 @@ class ValueRegression(Stateless):
         ratio = log_rho(self.policy(outputs, values.shape), trajectory)
         return estimate_returns(self.returns, values, ratio, trajectory).target, state
 
-    def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
-        value = jnp.square(targets - outputs[self.value_head][:-1])
+    def loss(self, predictions: Predictions, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
+        value = jnp.square(targets - predictions[self.value_head])
         return weighted_or_zero(self.cost, value), {'value': value}
 
 
@@ -73,6 +73,6 @@ class ActionValueRegression(Stateless):
         values = jnp.sum(policy.probabilities() * action_values, -1)
         return estimate_returns(self.returns, values, log_rho(policy, trajectory), trajectory).target, state
 
-    def loss(self, outputs: Outputs, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
-        value = jnp.square(targets - of_action(outputs[self.head][:-1], trajectory.action))
+    def loss(self, predictions: Predictions, targets: Array, trajectory: Trajectory) -> tuple[Array, Logs]:
+        value = jnp.square(targets - of_action(predictions[self.head], trajectory.action))
         return weighted_or_zero(self.cost, value), {'value': value}

@@ -91,8 +91,8 @@ def test_a_policy_of_another_shape_or_kind_is_named_wherever_it_stands(policy, m
 
 @component
 class OfBatch(ActorCritic):
-    def loss(self, outputs, targets, trajectory):
-        loss, parts = super().loss(outputs, targets, trajectory)
+    def loss(self, predictions, targets, trajectory):
+        loss, parts = super().loss(predictions, targets, trajectory)
         return loss.mean(0), parts
 
 
@@ -112,8 +112,8 @@ class Forgetful(Stateless):
         targets, state = self.objective.targets(unroll, state)
         return targets, (*state,)
 
-    def loss(self, outputs, targets, trajectory):
-        return self.objective.loss(outputs, targets, trajectory)
+    def loss(self, predictions, targets, trajectory):
+        return self.objective.loss(predictions, targets, trajectory)
 
 
 @component

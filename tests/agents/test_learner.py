@@ -245,16 +245,27 @@ def test_a_meta_step_of_more_steps_than_can_be_counted_is_refused():
         make_agent(environment=Batch(Catch(4, 3), 2**16), unroll_length=2**17)
 
 
-def test_restoring_takes_the_program_that_is_compiled(tmp_path):
+def test_what_runs_and_resumes_are_the_programs_that_were_compiled(tmp_path, caplog):
     learner = Learner(make_agent())
     learner.compile()
-    learner.advance(1)
+    with jax.log_compiles():
+        learner.advance(1)
+        assert 'Finished XLA compilation' not in caplog.text
+        jax.jit(lambda x: x + 1)(1)
+        assert 'Finished XLA compilation' in caplog.text  # It would have been seen.
     checkpointer = Checkpointer(tmp_path / 'checkpoints')
     checkpointer.save(1, learner.save())
     checkpointer.close()
     learner.restore(Checkpointer(tmp_path / 'checkpoints').restore_newest(learner.save(), pytest.fail).state)
     learner.advance(1)
     assert learner._compiled_steps._cache_size() == 1
+
+
+def test_a_learner_that_is_not_asked_for_its_state_compiles_nothing(caplog):
+    with jax.log_compiles():
+        learner = Learner(make_agent())
+        learner.trace()
+    assert 'Finished XLA compilation' not in caplog.text
 
 
 def test_compiling_takes_no_step():

@@ -27,7 +27,7 @@ from components.objectives.returns import LambdaReturn, LeakyVTrace, estimate_re
 from components.objectives.value_regression import ActionValueRegression, ValueRegression
 from components.shapes import checked
 from components.types import CompositionError
-from tests.helpers.trajectories_for_tests import BATCH_SIZE, NUM_STEPS, SPEC, make_data
+from tests.helpers.trajectories_for_tests import BATCH_SIZE, NUM_STEPS, SPEC, make_data, without_last
 
 VALUES, LOG_RHO, TRAJECTORY = jax.tree.map(jnp.asarray, make_data())
 KEY = jax.random.key(0)
@@ -109,17 +109,17 @@ def test_lengths_of_one_call_do_not_bind_another():
 
 
 class Shifted(ActorCritic):
-    """Forgets that there is one value more than there are rewards."""
+    """Leaves out the last row, as if predictions had one more than there are rewards."""
 
-    def loss(self, outputs, targets, trajectory):
-        return jnp.square(outputs['value']), {}
+    def loss(self, predictions, targets, trajectory):
+        return jnp.square(predictions['value'][:-1]), {}
 
 
 class MeanOfBatch(ActorCritic):
     """Takes a mean too early; the sum of losses would broadcast it."""
 
-    def loss(self, outputs, targets, trajectory):
-        loss, parts = super().loss(outputs, targets, trajectory)
+    def loss(self, predictions, targets, trajectory):
+        loss, parts = super().loss(predictions, targets, trajectory)
         return loss.mean(1), parts
 
 
@@ -134,7 +134,7 @@ def unroll(**heads):
 @pytest.mark.parametrize(
     ('objective', 'message'),
     [
-        (Shifted(LambdaReturn()), r'Shifted.loss: what it returns\[0\] is float32\[7, 3\], where Float\[T B\]'),
+        (Shifted(LambdaReturn()), r'Shifted.loss: what it returns\[0\] is float32\[5, 3\], where Float\[T B\]'),
         (MeanOfBatch(LambdaReturn()), r'MeanOfBatch.loss: what it returns\[0\] is float32\[6\]'),
         (Sum({'a': ActorCritic(LambdaReturn()), 'b': MeanOfBatch(LambdaReturn())}), r'MeanOfBatch.loss: what it'),
         (MovingAverage(MeanOfBatch(LambdaReturn())), r'MeanOfBatch.loss: what it'),
@@ -144,7 +144,7 @@ def test_objective_with_a_loss_of_another_shape_is_refused(objective, message):
     seen = unroll()
     targets, _ = targets_and_state(objective, seen, objective.init(None))
     with pytest.raises(CompositionError, match=message):
-        loss_and_parts(objective, seen.outputs, targets, TRAJECTORY)
+        loss_and_parts(objective, without_last(seen.outputs), targets, TRAJECTORY)
 
 
 def test_returns_without_a_value_of_the_last_observation_are_refused():

@@ -1,5 +1,6 @@
 """A trajectory of Catch on a 4 x 3 grid with ends of each kind, for tests of what is computed along it."""
 
+import jax
 import numpy as np
 
 from components.acting.action_distributions import Categorical
@@ -37,3 +38,8 @@ def make_data(seed=0):
 def targets_of(objective, outputs, trajectory):
     """Targets of an objective that reads neither weights nor state."""
     return objective.targets(Unroll(outputs, trajectory, None, None), objective.init(None))[0]
+
+
+def without_last(outputs):
+    """Outputs at the steps of a trajectory, which a loss reads."""
+    return jax.tree.map(lambda x: x[:-1], outputs)

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,9 +31,7 @@ def extras(rounds: int) -> list[Row]:
     for name, chosen in (('logs', logs), ('logs, evaluations and checkpoints', experiment)):
         # From the first evaluation on, so that compiling it does not count.
         speeds = np.array([_steps_per_second(chosen, experiment.evaluate_every) for _ in range(rounds)]).T
-        of_the_clock, of_training = map(statistics.median, speeds)
-        ratio = statistics.median(speeds[0] / speeds[1])
-        rows.append(row(name, 'training alone', 'environment steps/s', of_the_clock, of_training, ratio))
+        rows.append(row(name, 'training alone', 'environment steps/s', speeds[0], speeds[1], speeds[0] / speeds[1]))
     return rows
 
 
@@ -62,28 +60,44 @@ class _Probe(acme_loggers.Logger):
         pass
 
 
+STARTS = {
+    'gin/catch/meta_discount.gin': 640,
+    'gin/snake/meta_discount_outer_critic.gin': 2_560,
+    'gin/catch/frodo.gin': 640,
+    'gin/grid_worlds/lpg.gin': 51_200,
+}
+"""Environment steps of a meta-step, by variant."""
+
+
 def start(rounds: int) -> list[Row]:
-    """Seconds from the command to the first update, from the cache of compiled programs and with an empty one."""
+    """Time from the command to the first update, from the cache of compiled programs and with an empty one; CPU time
+    is of a run that takes one meta-step.
+    """
     rows = []
-    for variant in ('gin/catch/meta_discount.gin', 'gin/snake/meta_discount_outer_critic.gin'):
+    for variant in STARTS:
         pairs = []
         for _ in range(rounds):
             with tempfile.TemporaryDirectory() as cache:
                 first = _seconds_to_first_update(variant, cache)
                 pairs.append((_seconds_to_first_update(variant, cache), first))
-        again, first_time = np.array(pairs).T
-        ratio = statistics.median(again / first_time)
-        values = statistics.median(again), statistics.median(first_time)
-        rows.append(row(f'start of {pathlib.Path(variant).parent.name}', 'an empty cache', 's', *values, ratio))
+        for unit, (again, first_time) in zip(('s', 'CPU s'), np.array(pairs).T, strict=True):
+            rows.append(row(f'start of {variant}', 'an empty cache', unit, again, first_time, again / first_time))
     return rows
 
 
-def _seconds_to_first_update(variant: str, cache: str) -> float:
-    bindings = ['LOG_EVERY = 1', 'TOTAL_ENV_STEPS = 2_560', 'EVALUATE_EVERY = 0', 'CHECKPOINT_EVERY = 0']
+def _seconds_to_first_update(variant: str, cache: str) -> tuple[float, float]:
+    """By the clock, and of CPU time."""
+    bindings = ['LOG_EVERY = 1', f'TOTAL_ENV_STEPS = {STARTS[variant]}', 'EVALUATE_EVERY = 0', 'CHECKPOINT_EVERY = 0']
     options = [part for binding in bindings for part in ('--gin_bindings', binding)]
     tool = str(pathlib.Path(__file__).parents[1] / 'run.py')
+    before = _cpu_seconds_of_children()
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, tool, '--gin_file', variant, '--workdir', workdir, *options]
         environment = {**os.environ, 'XDG_CACHE_HOME': cache}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return float(re.findall(r'first row ([\d.]+) s', done.stdout)[0])
+    return float(re.findall(r'first row ([\d.]+) s', done.stdout)[0]), _cpu_seconds_of_children() - before
+
+
+def _cpu_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -33,7 +33,8 @@ class Estimate(NamedTuple):
 class GradientEstimator(Protocol):
     """A frozen dataclass that estimates the derivative of an `OuterLoss` with respect to meta-parameters.
 
-    One that leaves something out on purpose has an attribute `is_exact`, which is False.
+    One that leaves something out on purpose has an attribute `is_exact`, which is False. One that divides the updates
+    into segments, whose updates and acting it repeats, has an attribute `num_segments`.
     """
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:

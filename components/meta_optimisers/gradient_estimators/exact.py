@@ -6,7 +6,7 @@ import math
 import jax
 from jaxtyping import PyTree
 
-from components.component import component
+from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.gradient_estimators.base import Estimate, repeat, reverse_mode
 from components.meta_optimisers.outer_loss import OuterLoss, UnrollResult
@@ -21,10 +21,12 @@ class Reverse:
 
     Args:
       rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and
-        recomputes it in the reverse pass. Acting is never repeated.
+        recomputes it in the reverse pass. It repeats no acting.
+      num_segments: as for `Mixed`.
     """
 
     rematerialise: bool = False
+    num_segments: PositiveInt = 1
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
@@ -33,6 +35,7 @@ class Reverse:
         self, outer_loss: OuterLoss, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, state: PyTree
     ) -> Estimate:
         inner_loop = inner_loop.over(lambda plain: dataclasses.replace(plain, rematerialise=self.rematerialise))
+        inner_loop = dataclasses.replace(inner_loop, num_segments=self.num_segments)
         return reverse_mode(outer_loss, meta_params, agent, inner_loop, state)
 
 
@@ -47,7 +50,7 @@ class Forward:
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
         for path, value in meta_params.items():
-            if not isinstance(value, jax.Array):
+            if not jax.tree_util.all_leaves([value]):
                 raise ValueError(
                     f'Forward takes a pass for each number, but meta-parameter {path!r} is a whole network; use Mixed'
                 )

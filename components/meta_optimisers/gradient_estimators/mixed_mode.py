@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from components.component import component
+from components.component import PositiveInt, component
 from components.inner_loop import AgentState, InnerLoop, PlainUpdate
 from components.meta_optimisers.gradient_estimators.base import Estimate, reverse_mode
 from components.meta_optimisers.outer_loss import OuterLoss
 from components.metrics import NamedLogs
-from components.networks.network import NetworkFunctions
+from components.networks.network import NetworkFunctions, with_bootstrap
 from components.objectives.base import Unroll
 from components.optimisers import check_differentiable
 from components.types import (
@@ -20,8 +20,8 @@ from components.types import (
     MetaParams,
     ObjectiveState,
     OptState,
-    Outputs,
     Params,
+    Predictions,
     Scalar,
     Targets,
     Trajectory,
@@ -44,12 +44,16 @@ class Mixed:
 
     Args:
       rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and
-        recomputes the gradient in the reverse pass. Acting is never repeated.
+        recomputes the gradient in the reverse pass. It repeats no acting.
+      num_segments: parts of the `K` updates, which it divides. Of each, what it starts with is kept, and its updates and
+        its acting are repeated in the reverse pass: of a number near sqrt(K), memory grows like that root, at the cost
+        of one more forward pass. It takes environments that are computed inside the program.
 
     Source: Kemaev et al. (2025), without their block structure; with targets apart, this project.
     """
 
     rematerialise: bool = False
+    num_segments: PositiveInt = 1
 
     def check(self, update_rule: UpdateRule, params: Params, meta_params: MetaParams, num_lifetimes: int) -> None:
         check_differentiable(update_rule.optimiser, params)
@@ -57,13 +61,25 @@ class Mixed:
     def __call__(
         self, outer_loss: OuterLoss, meta_params: MetaParams, agent: AgentState, inner_loop: InnerLoop, state: PyTree
     ) -> Estimate:
-        inner_loop = inner_loop.over(lambda plain: MixedModeUpdate.of(plain, rematerialise=self.rematerialise))
+        def mixed(plain: PlainUpdate) -> MixedModeUpdate:
+            return MixedModeUpdate.of(
+                plain, rematerialise=self.rematerialise, repeats_step=outer_loss.num_inner_steps > 1
+            )
+
+        inner_loop = dataclasses.replace(inner_loop.over(mixed), num_segments=self.num_segments)
         return reverse_mode(outer_loss, meta_params, agent, inner_loop, state)
 
 
 @dataclasses.dataclass(frozen=True)
 class MixedModeUpdate(PlainUpdate):
-    """The plain update with the reverse pass of `Mixed`."""
+    """The plain update with the reverse pass of `Mixed`.
+
+    Args:
+      repeats_step: whether the reverse pass repeats the optimiser's step: what it computes on its way is cheaper to
+        repeat than to keep for each of several updates.
+    """
+
+    repeats_step: bool = True
 
     @classmethod
     def of(cls, plain: PlainUpdate, **changes: object) -> 'MixedModeUpdate':
@@ -79,8 +95,8 @@ class MixedModeUpdate(PlainUpdate):
     def step(
         self, field_values: FieldValues, gradient: Params, opt_state: OptState, params: Params
     ) -> tuple[Params, OptState]:
-        # What an optimiser computes on its way is cheaper to repeat than to keep for each update.
-        return jax.checkpoint(super().step)(field_values, gradient, opt_state, params)
+        step = jax.checkpoint(super().step) if self.repeats_step else super().step
+        return step(field_values, gradient, opt_state, params)
 
 
 def mixed_mode_gradient(
@@ -114,31 +130,36 @@ def mixed_mode_gradient(
         values, params, state, trajectory = inputs
         along, along_state, _ = cotangents  # Logs are not differentiated.
 
-        # The network's outputs, and how they change as the weights move along the cotangent.
-        def run(params: Params) -> tuple[Outputs, Outputs]:
-            return jax.jvp(lambda params: network.outputs(params, trajectory), (params,), (along,))
+        # The network's predictions, and how they change as the weights move along the cotangent. What targets bootstrap
+        # from is in no loss: of it, the weights' own derivative is enough.
+        def run(params: Params) -> tuple[Predictions, Predictions, Predictions]:
+            (predictions, bootstrap), (d_predictions, _) = jax.jvp(
+                lambda params: network.predictions(params, trajectory), (params,), (along,)
+            )
+            return predictions, bootstrap, d_predictions
 
-        (outputs, d_outputs), pullback = jax.vjp(run, params)
+        (predictions, bootstrap, d_predictions), pullback = jax.vjp(run, params)
 
-        # The loss is a function of these values, outputs and targets; its slopes change as the outputs do.
+        # The loss is a function of these values, predictions and targets; its slopes change as the predictions do.
         def targets_of(
-            values: FieldValues, outputs: Outputs, params: Params, state: ObjectiveState
+            values: FieldValues, predictions: Predictions, bootstrap: Predictions, params: Params, state: ObjectiveState
         ) -> tuple[Targets, ObjectiveState]:
+            outputs = with_bootstrap(predictions, bootstrap)
             return bind(values).targets(Unroll(outputs, trajectory, params, network), state)
 
-        (targets, _), targets_pullback = jax.vjp(targets_of, values, outputs, params, state)
+        (targets, _), targets_pullback = jax.vjp(targets_of, values, predictions, bootstrap, params, state)
 
-        def slopes(outputs: Outputs) -> tuple[FieldValues, Outputs, Targets]:
-            def loss(values: FieldValues, outputs: Outputs, targets: Targets) -> Scalar:
-                return bind(values).loss(outputs, targets, trajectory)[0]
+        def slopes(predictions: Predictions) -> tuple[FieldValues, Predictions, Targets]:
+            def loss(values: FieldValues, predictions: Predictions, targets: Targets) -> Scalar:
+                return bind(values).loss(predictions, targets, trajectory)[0]
 
-            return jax.grad(loss, argnums=(0, 1, 2))(values, outputs, targets)
+            return jax.grad(loss, argnums=(0, 1, 2))(values, predictions, targets)
 
-        (_, slope, _), (to_fields, d_slope, to_targets) = jax.jvp(slopes, (outputs,), (d_outputs,))
+        (_, slope, _), (to_fields, d_slope, to_targets) = jax.jvp(slopes, (predictions,), (d_predictions,))
 
         # Targets have moved with the weights too. What reaches the outputs goes back through the network once.
-        through_targets, to_outputs, directly, to_state = targets_pullback((to_targets, along_state))
-        (to_params,) = pullback((jax.tree.map(jnp.add, d_slope, to_outputs), slope))
+        through_targets, to_predictions, to_bootstrap, directly, to_state = targets_pullback((to_targets, along_state))
+        (to_params,) = pullback((jax.tree.map(jnp.add, d_slope, to_predictions), to_bootstrap, slope))
         to_fields, to_params = jax.tree.map(jnp.add, (to_fields, to_params), (through_targets, directly))
         return to_fields, to_params, to_state, None
 

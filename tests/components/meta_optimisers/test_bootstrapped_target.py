@@ -89,9 +89,9 @@ def test_a_step_equals_the_algorithm_written_out_as_a_loop():
     network = learner.network
     outputs = network.outputs(last.params, last.trajectory)
     targets = targets_of(OUTER, outputs, last.trajectory)
-    gradient = jax.grad(lambda p: OUTER.loss(network.outputs(p, last.trajectory), targets, last.trajectory)[0].mean())(
-        last.params
-    )
+    gradient = jax.grad(
+        lambda p: OUTER.loss(network.predictions(p, last.trajectory)[0], targets, last.trajectory)[0].mean()
+    )(last.params)
     target = jax.tree.map(lambda p, g: p - 0.3 * g, last.params, gradient)
     ours, theirs = (network.outputs(p, student.trajectory) for p in (student.params, target))
     p = jax.nn.softmax(theirs['logits'][:-1])

@@ -25,7 +25,8 @@ from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient, update_rule
-from tests.helpers.trajectories_for_tests import targets_of
+from tests.helpers.environments_for_tests import Probe, host_probes
+from tests.helpers.trajectories_for_tests import targets_of, without_last
 
 THREE = MetaParameterSet(
     {
@@ -52,12 +53,13 @@ def gradient_of(lifetime, gradient_estimator):
     return np.array([estimate.gradient[path] for path in sorted(estimate.gradient)])
 
 
+@pytest.mark.parametrize('core', [None, GRU(6)])
 @pytest.mark.parametrize('stop_bootstrap_values', [False, True])
-def test_the_inner_gradient_in_mixed_mode_has_the_same_derivatives_as_in_reverse_mode(x64, stop_bootstrap_values):
-    """With respect to weights and meta-parameters, for any cotangent, through a recurrent network."""
+def test_the_inner_gradient_in_mixed_mode_has_the_same_derivatives_as_in_reverse_mode(x64, stop_bootstrap_values, core):
+    """With respect to weights and meta-parameters, for any cotangent; a recurrent network has one unroll, others two."""
     lifetime = lifetime_of(
         jnp.float64,
-        network=Network(MLP((8,)), GRU(6)),
+        network=Network(MLP((8,)), core),
         update_rule=update_rule(stop_bootstrap_values=stop_bootstrap_values),
     )
     plain, agent = lifetime.inner_loop.update, lifetime.agent
@@ -83,13 +85,59 @@ def test_exact_modes_agree_with_and_without_rematerialisation(x64):
     lifetime = lifetime_of(jnp.float64, network=Network(MLP((8,)), GRU(6)))
     expected = gradient_of(lifetime, Reverse())
     assert np.all(expected != 0)
-    for mode in (Mixed(), Mixed(rematerialise=True), Forward()):
+    for mode in (Mixed(), Mixed(rematerialise=True), Mixed(num_segments=3), Forward()):
         np.testing.assert_allclose(gradient_of(lifetime, mode), expected, rtol=1e-10)
     in_groups = make_agent(network=Network(MLP((8,)), GRU(6), num_groups=5)).network_functions()
     loop = lifetime.inner_loop
     update = dataclasses.replace(loop.update, network=in_groups)
     lifetime = lifetime._replace(inner_loop=dataclasses.replace(loop, network=in_groups, update=update))
     np.testing.assert_allclose(gradient_of(lifetime, Mixed(rematerialise=True)), expected, rtol=1e-10)
+
+
+def test_segments_and_lifetimes_one_after_the_other_change_no_number(x64):
+    def trained(**kwargs):
+        at_once = kwargs.pop('lifetimes_at_once', None)
+        meta_optimiser = meta_gradient(num_inner_steps=4, step_weights=Uniform())
+        meta_optimiser = dataclasses.replace(
+            meta_optimiser, gradient_estimator=Mixed(**kwargs), lifetimes_at_once=at_once
+        )
+        learner = Learner(make_agent(meta_parameters=THREE, meta_optimiser=meta_optimiser, num_lifetimes=2))
+        learner.advance(2)
+        return jax.device_get((learner.state.meta_params, learner.state.agents.params, learner.state.agents.trajectory))
+
+    expected = trained()
+    found = trained(num_segments=2, rematerialise=True, lifetimes_at_once=1)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12), found, expected)
+
+
+def test_a_number_of_segments_keeps_the_memory_of_as_many_updates():
+    """Through 16 updates, four segments keep what starts them, and the updates of one."""
+
+    def mebibytes(**kwargs):
+        meta_optimiser = dataclasses.replace(meta_gradient(num_inner_steps=16), gradient_estimator=Reverse(**kwargs))
+        learner = Learner(make_agent(meta_optimiser=meta_optimiser))
+        compiled = jax.jit(learner.meta_step).lower(jax.tree.map(lambda x: x[0], learner.state)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert mebibytes(num_segments=4) < 0.6 * mebibytes()
+
+
+def test_segments_that_cannot_be_had_are_refused():
+    def composed(num_lifetimes=1, estimator=None, lifetimes_at_once=None, **kwargs):
+        meta_optimiser = dataclasses.replace(
+            meta_gradient(num_inner_steps=6),
+            gradient_estimator=estimator or Mixed(),
+            lifetimes_at_once=lifetimes_at_once,
+        )
+        return make_agent(meta_optimiser=meta_optimiser, num_lifetimes=num_lifetimes, **kwargs)
+
+    with pytest.raises(ValueError, match=r'Mixed.num_segments \(4\) must divide the 6 inner steps, as 1, 2, 3, 6 do'):
+        composed(estimator=Mixed(num_segments=4))
+    with pytest.raises(ValueError, match=r'lifetimes_at_once \(2\) must divide the 3 lifetimes, as 1, 3 do'):
+        composed(num_lifetimes=3, lifetimes_at_once=2)
+    environment, _ = host_probes(Probe((3,), (0.0,)), 2)
+    with pytest.raises(CompositionError, match=r'num_segments.*HostEnvironment'):
+        composed(estimator=Reverse(num_segments=2), environment=environment)
 
 
 def test_what_came_through_each_update_adds_up(x64):
@@ -121,7 +169,7 @@ def test_truncation_of_a_mixture_averages_one_step_meta_gradients(x64):
             moved, _ = loop.advance(meta_params, agent)
             outputs = loop.network.outputs(moved.params, moved.trajectory)
             targets = targets_of(objective, jax.lax.stop_gradient(outputs), moved.trajectory)
-            return objective.loss(outputs, targets, moved.trajectory)[0].mean(), moved
+            return objective.loss(without_last(outputs), targets, moved.trajectory)[0].mean(), moved
 
         return jax.grad(loss, has_aux=True)(meta_params)
 

@@ -26,7 +26,7 @@ from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient, update_rule
-from tests.helpers.trajectories_for_tests import targets_of
+from tests.helpers.trajectories_for_tests import targets_of, without_last
 
 
 def first_lifetime(state):
@@ -173,7 +173,9 @@ def test_one_inner_step_equals_the_meta_gradient_written_out_by_hand():
 
         def loss(params):
             outputs = network.outputs(params, agent.trajectory)
-            return masked_mean(bound.objective.loss(outputs, targets, agent.trajectory)[0], agent.trajectory.mask)
+            return masked_mean(
+                bound.objective.loss(without_last(outputs), targets, agent.trajectory)[0], agent.trajectory.mask
+            )
 
         return jax.tree.map(lambda p, g: p - 0.1 * g, agent.params, jax.grad(loss)(agent.params))
 
@@ -184,7 +186,7 @@ def test_one_inner_step_equals_the_meta_gradient_written_out_by_hand():
     def outer_loss(logit):
         outputs = network.outputs(moved(logit), validation)
         targets = jax.lax.stop_gradient(targets_of(outer, outputs, validation))
-        return masked_mean(outer.loss(outputs, targets, validation)[0], validation.mask)
+        return masked_mean(outer.loss(without_last(outputs), targets, validation)[0], validation.mask)
 
     expected = jax.jit(jax.grad(outer_loss))(meta_params[DISCOUNT])
     np.testing.assert_allclose(gradient_of(learner), [expected], rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Networks: shapes, sharing, and the two forms of a convolution."""
+"""Networks: shapes, sharing, and the forms of a convolution."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from components.networks.convolutions import Convolution2D
 from components.networks.cores import GRU, LSTM, StackedLSTM
 from components.networks.network import Network
 from components.networks.torsos import MLP, Concatenate, Convolutional, OneHot
-from components.types import CompositionError
+from components.types import CompositionError, Trajectory
 from tests.helpers.agents_for_tests import make_agent
 
 HEADS = {'logits': (3,), 'value': ()}
@@ -409,16 +409,54 @@ def test_a_kernel_larger_than_the_image_is_refused():
         hk.transform(lambda x: Convolution2D(3, 4, 1, 'VALID')(x)).init(jax.random.key(0), jnp.zeros((1, 2, 2, 5)))
 
 
+def trajectory_of(functions):
+    """Of four steps in two environments."""
+    observation = jax.random.normal(jax.random.key(1), (5, 2, 4))
+    first = jnp.zeros((5, 2), bool).at[3, 0].set(True)
+    return Trajectory(observation, first, *[jnp.zeros((4, 2))] * 4, (), functions.initial_state(2))
+
+
+@pytest.mark.parametrize('core', [None, LSTM(3)])
+@pytest.mark.parametrize('num_groups', [1, 2])
+def test_predictions_are_all_outputs_but_the_last(core, num_groups):
+    functions = Network(MLP((6,)), core, num_groups=num_groups).functions(environment_spec(), HEADS)
+    params, trajectory = random_params(functions.init), trajectory_of(functions)
+    whole = functions.unroll(params, trajectory.observation, trajectory.first, trajectory.core_state)
+    predictions, bootstrap = functions.predictions(params, trajectory)
+    for name, expected in whole.items():
+        np.testing.assert_allclose(predictions[name], expected[:-1], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(bootstrap[name], expected[-1:], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(functions.outputs(params, trajectory)[name], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('num_groups', [1, 2])
+def test_an_update_takes_no_reverse_pass_through_the_observation_to_bootstrap_from(num_groups):
+    """A reverse pass would multiply it with zeros, which are not zero if it is not a number."""
+    functions = Network(MLP((6,)), num_groups=num_groups).functions(environment_spec(), HEADS)
+    params, trajectory = random_params(functions.init), trajectory_of(functions)
+    trajectory = trajectory._replace(observation=trajectory.observation.at[-1].set(jnp.nan))
+
+    def loss(params):
+        predictions, bootstrap = functions.predictions(params, trajectory)
+        return sum(x.sum() for x in predictions.values()), bootstrap
+
+    gradient, bootstrap = jax.jit(jax.grad(loss, has_aux=True))(params)
+    assert all(np.isnan(x).all() for x in bootstrap.values())
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient))
+
+
 def test_groups_of_environments():
     with pytest.raises(ValueError, match='num_groups must be at least 1, got 0'):
         Network(MLP((6,)), num_groups=0)
-    with pytest.raises(CompositionError, match=r'num_groups \(2\) must divide the 5 environments'):
+    with pytest.raises(CompositionError, match=r'num_groups \(2\) must divide the 5 environments, as 1, 5 do'):
         make_agent(network=Network(MLP((6,)), num_groups=2))
 
 
-def test_a_reverse_pass_through_a_core_is_that_of_haiku():
+@pytest.mark.parametrize('rematerialise_core', [True, False])
+def test_a_reverse_pass_through_a_core_is_that_of_haiku(rematerialise_core):
     """It may compute steps anew instead of keeping them; what comes out is the same."""
-    functions = Network(MLP((6,)), core=LSTM(3)).functions(environment_spec(), HEADS)
+    network = Network(MLP((6,)), core=LSTM(3), rematerialise_core=rematerialise_core)
+    functions = network.functions(environment_spec(), HEADS)
     params = random_params(functions.init)
     observations = jax.random.normal(jax.random.key(1), (5, 2, 4))
     first = jnp.zeros((5, 2), bool).at[3, 0].set(True)

@@ -129,6 +129,22 @@ def test_groups_are_equal_to_no_groups(core):
     assert_close(*results)
 
 
+def test_blocks_that_are_rematerialised_change_no_number():
+    image = jax.random.normal(jax.random.key(1), (2, 7, 6, 2))
+    plain, repeated = (pure(Residual((3, 4), 1, (5,), rematerialise=x)) for x in (False, True))
+    params = jax.jit(plain.init)(jax.random.key(0), image)
+    assert jax.tree.structure(params) == jax.tree.structure(jax.eval_shape(repeated.init, jax.random.key(0), image))
+    gradients = [
+        jax.jit(jax.grad(lambda p, f=f: jnp.square(f.apply(p, image)).sum()))(params) for f in (plain, repeated)
+    ]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), *gradients)
+    residuals = [
+        sum(x.size for x in jax.tree.leaves(jax.eval_shape(lambda p, f=f: jax.vjp(f.apply, p, image)[1], params)))
+        for f in (plain, repeated)
+    ]
+    assert residuals[1] < 0.5 * residuals[0]
+
+
 @pytest.mark.parametrize(
     'torso',
     [

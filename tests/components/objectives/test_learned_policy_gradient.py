@@ -27,7 +27,7 @@ from components.optimisers import Optimiser
 from components.types import CompositionError, Trajectory
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import make_agent, meta_gradient
-from tests.helpers.trajectories_for_tests import targets_of
+from tests.helpers.trajectories_for_tests import targets_of, without_last
 
 SPEC = Catch(4, 3).spec()
 NUM_STEPS, BATCH_SIZE, SIZE = 5, 2, 4
@@ -111,7 +111,7 @@ def test_the_loss_by_hand():
     policy = random.normal(size=(NUM_STEPS, BATCH_SIZE)).astype(np.float32)
     prediction = softmax(random.normal(size=(NUM_STEPS, BATCH_SIZE, SIZE))).astype(np.float32)
     loss, _ = LearnedPolicyGradient(prediction_size=SIZE, prediction_cost=0.3).loss(
-        outputs, LearnedTargets(policy, prediction, np.log(prediction)), trajectory
+        without_last(outputs), LearnedTargets(policy, prediction, np.log(prediction)), trajectory
     )
     pi, y = softmax(outputs['logits']), softmax(outputs['prediction'])
     for t in range(NUM_STEPS):
@@ -144,7 +144,7 @@ def test_the_size_of_targets_is_penalised():
 
 def test_the_entropy_of_an_output_is_a_bonus():
     outputs, trajectory = make_data()
-    loss, _ = EntropyBonus('prediction', SIZE, 0.1).loss(outputs, (), trajectory)
+    loss, _ = EntropyBonus('prediction', SIZE, 0.1).loss(without_last(outputs), (), trajectory)
     y = softmax(outputs['prediction'][:-1])
     np.testing.assert_allclose(loss, 0.1 * (y * np.log(y)).sum(-1), rtol=1e-4)
 

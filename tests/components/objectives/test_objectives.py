@@ -23,7 +23,7 @@ from components.objectives.value_regression import ValueRegression
 from components.optimisers import Optimiser
 from components.types import Trajectory
 from components.update_rule import UpdateRule
-from tests.helpers.trajectories_for_tests import targets_of
+from tests.helpers.trajectories_for_tests import targets_of, without_last
 
 NUM_STEPS, BATCH_SIZE, NUM_ACTIONS, OBSERVATION_SIZE = 5, 3, 4, 6
 
@@ -104,7 +104,7 @@ def log_softmax(x):
 def test_actor_critic_loss_per_step():
     objective, trajectory, outputs = ActorCritic(LambdaReturn(), 1.5, 0.25, 0.1), make_trajectory(), make_outputs()
     targets = targets_of(objective, outputs, trajectory)
-    loss, logs = objective.loss(outputs, targets, trajectory)
+    loss, logs = objective.loss(without_last(outputs), targets, trajectory)
     log_pi = log_softmax(outputs['logits'])
     for t in range(NUM_STEPS):
         for b in range(BATCH_SIZE):
@@ -137,7 +137,7 @@ def test_actor_critic_targets_are_its_returns():
 def test_value_regression_loss_per_step():
     objective, trajectory, outputs = ValueRegression(LambdaReturn(), 0.3), make_trajectory(), make_outputs()
     targets = targets_of(objective, outputs, trajectory)
-    loss, logs = objective.loss(outputs, targets, trajectory)
+    loss, logs = objective.loss(without_last(outputs), targets, trajectory)
     squared_error = (np.asarray(targets) - np.asarray(outputs['outer_value'])[:-1]) ** 2
     np.testing.assert_allclose(loss, 0.3 * squared_error, rtol=1e-5)
     np.testing.assert_allclose(logs['value'], squared_error, rtol=1e-5)
@@ -151,8 +151,8 @@ def test_heads_can_be_named():
     renamed = {'pi': outputs['logits'], 'v': outputs['value']}
     expected = ActorCritic(LambdaReturn())
     assert_trees_close(
-        objective.loss(renamed, targets_of(objective, renamed, trajectory), trajectory),
-        expected.loss(outputs, targets_of(expected, outputs, trajectory), trajectory),
+        objective.loss(without_last(renamed), targets_of(objective, renamed, trajectory), trajectory),
+        expected.loss(without_last(outputs), targets_of(expected, outputs, trajectory), trajectory),
     )
 
 
@@ -165,8 +165,8 @@ def test_weight_of_zero_leaves_its_part_out(field, part, sign):
     objective = ActorCritic(LambdaReturn(), 1.5, 0.25, 0.1)
     without = dataclasses.replace(objective, **{field: 0})
     targets = targets_of(objective, outputs, trajectory)
-    loss, logs = objective.loss(outputs, targets, trajectory)
-    rest, same_logs = without.loss(outputs, targets, trajectory)
+    loss, logs = objective.loss(without_last(outputs), targets, trajectory)
+    rest, same_logs = without.loss(without_last(outputs), targets, trajectory)
     np.testing.assert_allclose(loss - rest, sign * getattr(objective, field) * logs[part], rtol=1e-4, atol=1e-5)
     assert_trees_close(same_logs, logs)
 
@@ -194,12 +194,12 @@ def test_sum_adds_losses_and_keeps_logs_apart():
     trajectory, outputs = make_trajectory(), make_outputs()
     assert OBJECTIVE.heads(SPEC) == {'logits': (NUM_ACTIONS,), 'value': (), 'outer_value': ()}
     targets = targets_of(OBJECTIVE, outputs, trajectory)
-    loss, logs = OBJECTIVE.loss(outputs, targets, trajectory)
+    loss, logs = OBJECTIVE.loss(without_last(outputs), targets, trajectory)
     expected_loss, expected_logs = 0, {}
     for name, term in OBJECTIVE.terms.items():
         term_targets = targets_of(term, outputs, trajectory)
         assert_trees_close(targets[name], term_targets)
-        term_loss, term_logs = term.loss(outputs, term_targets, trajectory)
+        term_loss, term_logs = term.loss(without_last(outputs), term_targets, trajectory)
         expected_loss += term_loss
         expected_logs |= {f'{name}/{key}': value for key, value in term_logs.items()}
     assert set(logs) == {
@@ -210,7 +210,10 @@ def test_sum_adds_losses_and_keeps_logs_apart():
     }
     assert_trees_close((loss, logs), (expected_loss, expected_logs))
     assert (
-        np.abs(loss - OBJECTIVE.terms['actor_critic'].loss(outputs, targets['actor_critic'], trajectory)[0]).max() > 0.1
+        np.abs(
+            loss - OBJECTIVE.terms['actor_critic'].loss(without_last(outputs), targets['actor_critic'], trajectory)[0]
+        ).max()
+        > 0.1
     )
 
 
@@ -219,8 +222,8 @@ def test_sum_of_one_term_is_that_term():
     term = ActorCritic(LambdaReturn())
     alone = Sum({'only': term})
     assert_trees_close(
-        alone.loss(outputs, targets_of(alone, outputs, trajectory), trajectory)[0],
-        term.loss(outputs, targets_of(term, outputs, trajectory), trajectory)[0],
+        alone.loss(without_last(outputs), targets_of(alone, outputs, trajectory), trajectory)[0],
+        term.loss(without_last(outputs), targets_of(term, outputs, trajectory), trajectory)[0],
     )
 
 
@@ -274,7 +277,8 @@ def test_targets_and_loss_have_derivatives_in_every_field(path):
     def loss(value):
         objective = entries.bind(OBJECTIVE, {path: value})
         return masked_mean(
-            objective.loss(outputs, targets_of(objective, outputs, trajectory), trajectory)[0], trajectory.mask
+            objective.loss(without_last(outputs), targets_of(objective, outputs, trajectory), trajectory)[0],
+            trajectory.mask,
         )
 
     value, step = learnable_paths(OBJECTIVE)[path], 1e-6
@@ -312,7 +316,7 @@ def test_update_is_the_semi_gradient_step():
 
     def loss(params, targets):
         outputs = network.unroll(params, trajectory.observation, trajectory.first, {})
-        per_step, _ = OBJECTIVE.loss(outputs, targets, trajectory)
+        per_step, _ = OBJECTIVE.loss(without_last(outputs), targets, trajectory)
         return (per_step * trajectory.mask).sum() / MASK.sum()
 
     def targets_at(params):
@@ -343,7 +347,7 @@ def test_update_reports_masked_means():
     network, params = make_network()
     trajectory = make_trajectory()
     outputs = network.outputs(params, trajectory)
-    _, expected = OBJECTIVE.loss(outputs, targets_of(OBJECTIVE, outputs, trajectory), trajectory)
+    _, expected = OBJECTIVE.loss(without_last(outputs), targets_of(OBJECTIVE, outputs, trajectory), trajectory)
     logs = jax.jit(lambda p: RULE.update(network, RULE.init(p), trajectory)[1])(params)
     assert set(logs) == {Group.LOSS(name) for name in expected}
     for name, per_step in expected.items():

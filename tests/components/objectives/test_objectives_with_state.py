@@ -33,7 +33,7 @@ from components.optimisers import Optimiser
 from components.types import CompositionError
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import make_agent, meta_gradient
-from tests.helpers.trajectories_for_tests import MASK, SPEC, make_data
+from tests.helpers.trajectories_for_tests import MASK, SPEC, make_data, without_last
 
 INNER = ActorCritic(LambdaReturn(0.9, 0.8))
 WHOLE = Sum({'ac': TargetNetwork(MovingAverage(INNER, 0.6, stop_moments=False), 0.3)})
@@ -76,7 +76,7 @@ class Given(Stateless):
     def targets(self, unroll, state):
         return ReturnEstimate(unroll.outputs['target'][:-1], unroll.outputs['advantage'][:-1]), state
 
-    def loss(self, outputs, targets, trajectory):
+    def loss(self, predictions, targets, trajectory):
         return targets.advantage, {}
 
 
@@ -165,7 +165,7 @@ def test_targets_are_those_of_weights_that_follow():
         targets, _ = INNER.targets(Unroll(outputs, agent.trajectory, None, None), ())
 
         def loss(params, targets=targets, trajectory=agent.trajectory):
-            losses, _ = INNER.loss(outputs_of(params, trajectory), targets, trajectory)
+            losses, _ = INNER.loss(without_last(outputs_of(params, trajectory)), targets, trajectory)
             return masked_mean(losses, trajectory.mask)
 
         expected, _ = optimiser.step(jax.grad(loss)(agent.params), agent.learning.opt_state, agent.params)
@@ -254,14 +254,14 @@ def test_what_is_stopped_stops_in_every_estimator(x64):
             targets = ReturnEstimate(target, (advantage - mean) / jnp.sqrt(variance + 1e-8))
 
             def loss(params, targets=targets, trajectory=trajectory):
-                return INNER.loss(network.outputs(params, trajectory), targets, trajectory)[0].mean()
+                return INNER.loss(network.predictions(params, trajectory)[0], targets, trajectory)[0].mean()
 
             params, opt_state = rule.optimiser.step(jax.grad(loss)(params), opt_state, params)
             now = now._replace(num_updates=now.num_updates + 1)
             now, _ = loop.source.next(now, loop.unroll_length)
         outputs = network.outputs(params, now.trajectory)
         fixed, _ = outer.targets(Unroll(jax.lax.stop_gradient(outputs), now.trajectory, None, None), ())
-        return outer.loss(outputs, fixed, now.trajectory)[0].mean()
+        return outer.loss(without_last(outputs), fixed, now.trajectory)[0].mean()
 
     expected = jax.jit(jax.grad(outer_loss))(lifetime.meta_params)
     for estimator in (Mixed(), Reverse(), Forward()):

@@ -232,6 +232,43 @@ def test_leaky_vtrace_equals_rlax_without_masks(case, lambda_):
                 np.testing.assert_allclose(advantage[:, b], expected.pg_advantage, rtol=1e-5, atol=1e-5)
 
 
+def rlax_lambda_return(values, log_rho, trajectory, fields):
+    discount = fields['discount'] * trajectory.discount
+    batched = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, None), out_axes=1)
+    return batched(trajectory.reward, discount, values[1:], fields['lambda_'])
+
+
+def rlax_leaky_vtrace(values, log_rho, trajectory, fields):
+    discount = fields['discount'] * trajectory.discount
+    batched = jax.vmap(rlax.leaky_vtrace, in_axes=(1, 1, 1, 1, 1, None, None, None, None), out_axes=1)
+    numbers = fields['alpha'], fields['lambda_'], fields['rho_bar'], False  # Stops no gradient.
+    return values[:-1] + batched(values[:-1], values[1:], trajectory.reward, discount, jnp.exp(log_rho), *numbers)
+
+
+@pytest.mark.usefixtures('x64')
+@pytest.mark.parametrize(
+    ('returns', 'reference'),
+    [(LambdaReturn(0.9, 0.7), rlax_lambda_return), (LeakyVTrace(0.9, 0.7, 0.6, 1.5), rlax_leaky_vtrace)],
+)
+def test_targets_and_their_gradients_equal_those_of_rlax(returns, reference):
+    values, log_rho, trajectory = make_data(CASES['termination'], dtype=np.float64)
+    fields = {name: x for name, x in dataclasses.asdict(returns).items() if not isinstance(x, bool)}
+    meta_parameters = MetaParameterSet({name: Scalar() for name in fields})
+
+    def ours(values, log_rho, trajectory, fields):
+        return meta_parameters.bind(returns, fields)(values, log_rho, trajectory).target
+
+    def value_and_gradients(target):
+        def projection(values, log_rho, fields):
+            return (jnp.sin(1 + jnp.arange(NUM_STEPS))[:, None] * target(values, log_rho, trajectory, fields)).sum()
+
+        gradients = jax.jit(jax.grad(projection, argnums=(0, 1, 2)))(values, log_rho, fields)
+        return target(values, log_rho, trajectory, fields), gradients
+
+    actual, expected = value_and_gradients(ours), value_and_gradients(reference)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-12), actual, expected)
+
+
 def column(*numbers):
     return np.array(numbers, np.float32)[:, None]
 
