@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from agents.experiments.cost_estimate import num_operations
 from components.meta_optimisers.base import LearnerState
 from components.types import Array
 from tools.benchmarks.measure import cpu_and_wall
+from tools.benchmarks.operations import matrix_operations
 
 SECONDS = 0.3
 """That a sample of a part should take, about."""
@@ -30,7 +30,7 @@ class RepeatedPart:
 
     Attributes:
       length: repetitions of a call, about 0.3 CPU seconds.
-      operations: floating-point operations of the matrix products of one, as it was traced.
+      operations: floating-point operations of the matrix products of one.
       compile_seconds: of CPU time.
       mebibytes: of temporary memory.
     """
@@ -46,12 +46,11 @@ class RepeatedPart:
 
             return jax.lax.fori_loop(0, length, body, (state, nothing))
 
-        traced = jax.jit(repeat).trace(state, 1)
-        self.operations = num_operations(traced.jaxpr.jaxpr)
-        lowered, start = traced.lower(), time.process_time()
+        lowered, start = jax.jit(repeat).lower(state, 1), time.process_time()
         self._compiled: Any = lowered.compile()
         self.compile_seconds = time.process_time() - start
         self.mebibytes = self._compiled.memory_analysis().temp_size_in_bytes / 2**20
+        self.operations = matrix_operations(self._compiled.as_text())
         self._state, self.length = state, 1
         self()
         self.length = max(1, round(SECONDS / cpu_and_wall(self)[0]))

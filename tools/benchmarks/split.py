@@ -31,7 +31,7 @@ def split(rounds: int, gin_files: Sequence[str]) -> Iterator[Row]:
     """CPU milliseconds of each part of a meta-step, and their share of the whole.
 
     Beside them: environment steps in a CPU second if the part were all there is, which for the environments alone is a
-    limit; matrix operations as traced, in millions, and the share of the machine's peak that they are done at; CPU
+    limit; operations of matrix products, in millions, and the share of the machine's peak that they are done at; CPU
     seconds of compiling; and mebibytes of temporary memory.
     """
     for gin_file in gin_files or VARIANTS:
