@@ -74,8 +74,8 @@ class Placement:
         if math.prod(shape.values()) > len(devices):
             asked = ' x '.join(f'{name} {size}' for name, size in shape.items())
             raise CompositionError(
-                f'Placement asks for {math.prod(shape.values())} devices ({asked}), where there are {len(devices)}; '
-                'on a CPU, --cpu_devices of tools/run.py says how many there are'
+                f'Placement asks for {math.prod(shape.values())} devices ({asked}), where there are {len(devices)}: '
+                'give others by --devices, or make more of a CPU by --cpu_devices'
             )
         for name, size in _sizes(agent, num_replicas).items():
             if getattr(self, name) is None and agent.environment.is_pure:
@@ -111,12 +111,14 @@ class DeviceMesh:
         if self.by_seed is None:
             return function
         in_specs = tuple(PartitionSpec() if axis is None else PartitionSpec(SEEDS) for axis in in_axes)
+        # Callbacks to the host are taken only where the compiler has nothing left to divide.
+        manual = {SEEDS, *(name for name, size in self.mesh.shape.items() if size == 1)}
         return jax.shard_map(
             function,
             mesh=self.mesh,
             in_specs=in_specs,
             out_specs=PartitionSpec(SEEDS),
-            axis_names={SEEDS},
+            axis_names=manual,
             check_vma=False,
         )
 
