@@ -1,6 +1,7 @@
 """The one learner: every variant is this compiled step with other components in it."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtyping import PyTree
 
 from agents import replicas
 from agents.agent import Agent
+from agents.placement import ONE_DEVICE, Placement
 from agents.replicas import Replicas
 from components.acting.actor import Actor
 from components.acting.rewards import Raw
@@ -46,11 +48,13 @@ class Learner(acme_core.Learner):
       logger: is given one row per step: counts, and metrics as arrays `[S]`.
       check_finite: whether to stop when a loss or a weight is infinite or not a number.
       varied: numbers, by path, that differ between variants, as `replicas.check` takes them.
-      replicas_at_once: how many of them are computed side by side; the next ones take their meta-steps of a call after
-        them. It divides `S`; None for all.
+      replicas_at_once: how many of them at most are computed side by side on a device; the next ones take their
+        meta-steps of a call after them. It divides `S`; None for all.
+      placement: among which devices seeds, lifetimes and environments are divided.
 
     Raises:
       ValueError: if `num_seeds` or `num_meta_steps` < 1, or a seed is not a number of 32 bits.
+      CompositionError: if they cannot be divided so.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Learner(acme_core.Learner):
         check_finite: bool = True,
         varied: Replicas | None = None,
         replicas_at_once: int | None = None,
+        placement: Placement = ONE_DEVICE,
     ):
         if num_seeds < 1 or num_meta_steps < 1:
             raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
@@ -73,7 +78,9 @@ class Learner(acme_core.Learner):
         self.agent, self.num_seeds = agent, num_seeds
         self.replica_values = replicas.values_of(varied or {}, num_seeds)
         self.num_replicas = num_seeds * replicas.num_variants(varied or {})
-        self._at_once = replicas_at_once or self.num_replicas
+        self._mesh = mesh = placement.mesh(agent, self.num_replicas)
+        self._num_on_device = self.num_replicas // mesh.num_seeds
+        self._at_once = math.gcd(replicas_at_once or self.num_replicas, self._num_on_device)
         self.network = agent.network_functions()
         self.actor = Actor(agent.environment, self.network, agent.policy, reward=agent.reward)
         self.inner_loop, self.init_agent = self._loop_of(agent)
@@ -84,9 +91,15 @@ class Learner(acme_core.Learner):
         self._logger = logger or loggers.NoOpLogger()
         self._seeds = (seed + np.arange(self.num_replicas, dtype=np.uint32) % num_seeds).astype(np.uint32)
         init = over_axis(lambda seed, values: self.init_state(jax.random.key(seed), values), self._at_once)
-        self._initial_state = jit_to_run_once(in_groups(init, self._num_groups))
-        self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
-        self._start_episodes = jax.jit(self._new_actor_states)
+        init = mesh.over_seeds(in_groups(init, self._num_groups), (0, 0))
+        self._shardings = mesh.shardings(lambda: init(self._seeds, self.replica_values))
+        self._initial_state = jit_to_run_once(init, self._shardings)
+        self._compiled_steps = jax.jit(
+            mesh.over_seeds(self._steps, (0, None, 0)),
+            donate_argnums=0,
+            out_shardings=(self._shardings, *[mesh.by_seed] * 3),
+        )
+        self._start_episodes = jax.jit(mesh.over_seeds(self._new_actor_states, (0,)))
         self._check_finite = check_finite
         self._zero_so_far = set(agent.meta_parameters.parameters)
 
@@ -102,12 +115,15 @@ class Learner(acme_core.Learner):
 
     @property
     def _state_shapes(self) -> LearnerState:
-        """Shapes of the state, which needs not be made for them."""
-        return jax.eval_shape(self._initial_state, self._seeds, self.replica_values)
+        """Shapes of the state, which needs not be made for them, and where it lies."""
+        shapes = jax.eval_shape(self._initial_state, self._seeds, self.replica_values)
+        if self._shardings is None:
+            return shapes
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._shardings)
 
     @property
     def _num_groups(self) -> int:
-        return self.num_replicas // self._at_once
+        return self._num_on_device // self._at_once
 
     @property
     def replica_columns(self) -> dict[str, np.ndarray]:
@@ -159,7 +175,7 @@ class Learner(acme_core.Learner):
         shapes, expected = (jax.tree.map(jnp.shape, x) for x in (learned, self.state.meta_params))
         if shapes != expected:
             raise CompositionError(f'the learned meta-parameters are of shapes {shapes}, where {expected} are needed')
-        self.state = self.state._replace(meta_params=learned)
+        self.state = self._placed(self.state._replace(meta_params=learned))
 
     def trace(self) -> jax.stages.Traced:
         """The program behind `advance`, `(state, num_meta_steps, replica_values) -> state, ...`; for its cost."""
@@ -187,8 +203,10 @@ class Learner(acme_core.Learner):
         return {'state': state, 'counts': self._counter.get_counts()}
 
     def restore(self, state: dict[str, PyTree]) -> None:
-        """Goes on from what `save` returned; where environments live outside of it, with new episodes."""
-        before, self.state = self.state, _copy(state['state'])
+        """Goes on from what `save` returned, on whatever devices; where environments live outside of it, with new
+        episodes.
+        """
+        before, self.state = self.state, self._placed(_copy(state['state']))
         if not self.agent.environment.is_pure:
             with named_failures(self.agent.environment):
                 self.agent.environment.close(jax.device_get(before.agents.actor_state.environment))
@@ -226,6 +244,10 @@ class Learner(acme_core.Learner):
             state = self._end_lifetimes(agent, state, self.agent.lifetime_length)
         return state, metrics
 
+    def _placed(self, state: LearnerState) -> LearnerState:
+        """The state, divided among this learner's devices."""
+        return state if self._shardings is None else jax.device_put(state, self._shardings)
+
     def _loop_of(self, agent: Agent) -> tuple[InnerLoop, Callable[[Array], AgentState]]:
         """The inner loop of the agent, or of one with other numbers, and the function of a key that makes a new one."""
         return acting_loop(
@@ -261,7 +283,7 @@ class Learner(acme_core.Learner):
 
     def _new_actor_states(self, keys: Array) -> PyTree:
         """Where the agents with these keys `[S, L]` start new episodes, which differ from run to run."""
-        init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self.num_replicas)
+        init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self._num_on_device)
         return init(jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0x9E0)))(keys))
 
     def _steps(

@@ -168,6 +168,7 @@ def test_on_atari_a_seed_does_not_depend_on_the_seeds_beside_it_and_lifetimes_pl
     environment = Atari('breakout', 2, height=12, width=12, stack=1)
     agent = make_agent(environment=environment, num_lifetimes=2)
     together = Learner(agent, seed=3, num_seeds=2, num_meta_steps=8)
+    jax.block_until_ready(together.state)
     assert len(environment._pool) == 4
     alone = Learner(agent, seed=4, num_meta_steps=8)
     assert len(environment._pool) == 6
@@ -262,8 +263,9 @@ def test_what_runs_and_resumes_are_the_programs_that_were_compiled(tmp_path, cap
 
 
 def test_a_learner_that_is_not_asked_for_its_state_compiles_nothing(caplog):
+    agent = make_agent()  # Whose checks compile small programs of their own.
     with jax.log_compiles():
-        learner = Learner(make_agent())
+        learner = Learner(agent)
         learner.trace()
     assert 'Finished XLA compilation' not in caplog.text
 
