@@ -171,6 +171,7 @@ def test_on_atari_a_seed_does_not_depend_on_the_seeds_beside_it_and_lifetimes_pl
     jax.block_until_ready(together.state)
     assert len(environment._pool) == 4
     alone = Learner(agent, seed=4, num_meta_steps=8)
+    jax.block_until_ready(alone.state)
     assert len(environment._pool) == 6
     for learner in (together, alone):
         learner.step()
