@@ -1,5 +1,6 @@
 """The one learner: every variant is this compiled step with other components in it."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import human_normalised, named_failures
 from components.inner_loop import AgentState, InnerLoop, acting_loop
 from components.meta_optimisers.base import LearnerState
-from components.metrics import LOSSES, Group, Metrics, NamedLogs, columns, with_logs
+from components.metrics import DIAGNOSTICS, LOSSES, Group, Metrics, NamedLogs, columns, with_logs
 from components.run_once import jit_to_run_once
 from components.types import Array, CompositionError, DivergedError, FieldValues
 
@@ -231,18 +232,33 @@ class Learner(acme_core.Learner):
             agents = agents._replace(num_updates=ages)
         return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
 
-    def meta_step(self, state: LearnerState, values: FieldValues | None = None) -> tuple[LearnerState, Metrics]:
-        """One meta-step of one replica, with these values at their paths; pure."""
+    def meta_step(
+        self, state: LearnerState, values: FieldValues | None = None, is_measured: Array | bool = True
+    ) -> tuple[LearnerState, Metrics]:
+        """One meta-step of one replica, with these values at their paths; pure.
+
+        Args:
+          state: before it.
+          values: by path, where they are not the agent's.
+          is_measured: whether diagnostics are; where not, they are zero.
+        """
         agent = replicas.bound(self.agent, values or {})
-        state, metrics = agent.meta_optimiser.step(state, self._loop_of(agent)[0])
+        inner_loop = dataclasses.replace(self._loop_of(agent)[0], is_measured=is_measured)
+        state, metrics = agent.meta_optimiser.step(state, inner_loop)
+        metrics = with_logs(metrics, inner_loop.diagnostics(lambda: self._monitored(state.agents)))
+        if self.agent.lifetime_length is not None:
+            state = self._end_lifetimes(agent, state, self.agent.lifetime_length)
+        return state, metrics
+
+    def _monitored(self, agents: AgentState) -> NamedLogs:
+        """What the monitors measure, means over lifetimes."""
+        logs = {}
         for name, monitor in self.agent.monitors.items():
             measure = over_axis(
                 lambda agent, m=monitor: m(agent, self.network, self.agent.environment), self.agent.num_lifetimes
             )
-            metrics = with_logs(metrics, {Group.MONITOR(name): measure(state.agents).mean()})
-        if self.agent.lifetime_length is not None:
-            state = self._end_lifetimes(agent, state, self.agent.lifetime_length)
-        return state, metrics
+            logs[Group.MONITOR(name)] = measure(agents).mean()
+        return logs
 
     def _placed(self, state: LearnerState) -> LearnerState:
         """The state, divided among this learner's devices."""
@@ -299,17 +315,28 @@ class Learner(acme_core.Learner):
         self, num_meta_steps: Array, state: LearnerState, replica_values: FieldValues
     ) -> tuple[LearnerState, Metrics, dict[str, PyTree], Array]:
         """`_steps` of replicas that are computed side by side."""
-        step = jax.jit(over_axis(self.meta_step, self._at_once))  # So that it is traced once, not twice.
-        shapes = jax.eval_shape(lambda state: _with_float_logs(step(state, replica_values)[1]), state)
-        zeros = jax.tree.map(_no_total, shapes)
+        every = self.agent.diagnostics_every
 
-        def body(_: Array, carry: tuple[LearnerState, Metrics]) -> tuple[LearnerState, Metrics]:
-            state, totals = carry
-            state, metrics = step(state, replica_values)
-            return state, jax.tree.map(_add_to_total, totals, _with_float_logs(metrics))
+        @jax.jit  # So that it is traced once, not twice.
+        def step(state: LearnerState, i: Array) -> tuple[LearnerState, Metrics]:
+            # Not an argument of what is mapped over replicas: measuring is then chosen for all, and no work is done.
+            meta_step = functools.partial(self.meta_step, is_measured=every == 1 or i % every == 0)
+            state, metrics = over_axis(meta_step, self._at_once)(state, replica_values)
+            return state, _with_float_logs(metrics)
+
+        zeros = jax.tree.map(_no_total, jax.eval_shape(step, state, num_meta_steps)[1])
+
+        def body(i: Array, carry: tuple[LearnerState, Metrics]) -> tuple[LearnerState, Metrics]:
+            state, metrics = step(carry[0], i)
+            return state, jax.tree.map(_add_to_total, carry[1], metrics)
 
         state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
-        metrics = totals._replace(logs=jax.tree.map(lambda x: x / jnp.maximum(num_meta_steps, 1), totals.logs))
+        num_measured = -(-num_meta_steps // every)
+        logs = {
+            name: x / jnp.maximum(num_measured if name.group in DIAGNOSTICS else num_meta_steps, 1)
+            for name, x in totals.logs.items()
+        }
+        metrics = totals._replace(logs=logs)
         values = over_axis(self.agent.meta_parameters.values, self._at_once)(state.meta_params)
         return state, metrics, values, jax.vmap(_is_finite)((state.agents.params, state.meta_params))
 

@@ -70,7 +70,10 @@ def outer_update(
 
     def advance(agent: AgentState, lifetime_state: PyTree) -> Estimate:
         found = estimate(agent, lifetime_state)
-        logs = {Group.INNER_LOOP('policy_kl'): policy_kl(inner_loop, found.result.agent.params, agent.trajectory)}
+        params = found.result.agent.params
+        logs = inner_loop.diagnostics(
+            lambda: {Group.INNER_LOOP('policy_kl'): policy_kl(inner_loop, params, agent.trajectory)}
+        )
         if regularisers:
             slope, penalties = _slope_of(regularisers, state.meta_params, found.result, inner_loop)
             found, logs = found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope)), {**logs, **penalties}
