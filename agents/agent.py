@@ -48,6 +48,8 @@ class Agent:
       source: makes what its trajectories come from; None acts each of them once. Training is as long as its meta-steps,
         so that a source which acts less takes fewer environment steps.
       monitors: what else is logged, by name, as `monitor/<name>`: means over lifetimes and meta-steps.
+      diagnostics_every: meta-steps from one to the next in which monitors, and how far updates moved the policy, are
+        measured, the first of each row among them; for steps so small that measuring is a part of their time.
 
     Raises:
       CompositionError: if the parts do not fit the environment or each other; the message names the part.
@@ -66,6 +68,7 @@ class Agent:
     reward: RewardTransform = Raw()
     source: SourceFactory | None = None
     monitors: Mapping[str, Monitor] = dataclasses.field(default_factory=dict)
+    diagnostics_every: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if self.steps_per_meta_step > MAX_INT:

@@ -1,6 +1,8 @@
 """The one learner: every variant is this compiled step with other components in it."""
 
+import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any
@@ -14,6 +16,7 @@ from jaxtyping import PyTree
 
 from agents import replicas
 from agents.agent import Agent
+from agents.placement import ONE_DEVICE, Placement
 from agents.replicas import Replicas
 from components.acting.actor import Actor
 from components.acting.rewards import Raw
@@ -22,7 +25,7 @@ from components.component_tree import describe_paths, learnable_paths
 from components.environments.base import human_normalised, named_failures
 from components.inner_loop import AgentState, InnerLoop, acting_loop
 from components.meta_optimisers.base import LearnerState
-from components.metrics import LOSSES, Group, Metrics, NamedLogs, columns, with_logs
+from components.metrics import DIAGNOSTICS, LOSSES, Group, Metrics, NamedLogs, columns, with_logs
 from components.run_once import jit_to_run_once
 from components.types import Array, CompositionError, DivergedError, FieldValues
 
@@ -46,11 +49,13 @@ class Learner(acme_core.Learner):
       logger: is given one row per step: counts, and metrics as arrays `[S]`.
       check_finite: whether to stop when a loss or a weight is infinite or not a number.
       varied: numbers, by path, that differ between variants, as `replicas.check` takes them.
-      replicas_at_once: how many of them are computed side by side; the next ones take their meta-steps of a call after
-        them. It divides `S`; None for all.
+      replicas_at_once: how many of them at most are computed side by side on a device; the next ones take their
+        meta-steps of a call after them. It divides `S`; None for all.
+      placement: among which devices seeds, lifetimes and environments are divided.
 
     Raises:
       ValueError: if `num_seeds` or `num_meta_steps` < 1, or a seed is not a number of 32 bits.
+      CompositionError: if they cannot be divided so.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Learner(acme_core.Learner):
         check_finite: bool = True,
         varied: Replicas | None = None,
         replicas_at_once: int | None = None,
+        placement: Placement = ONE_DEVICE,
     ):
         if num_seeds < 1 or num_meta_steps < 1:
             raise ValueError(f'num_seeds and num_meta_steps must be at least 1, got {num_seeds} and {num_meta_steps}')
@@ -73,7 +79,9 @@ class Learner(acme_core.Learner):
         self.agent, self.num_seeds = agent, num_seeds
         self.replica_values = replicas.values_of(varied or {}, num_seeds)
         self.num_replicas = num_seeds * replicas.num_variants(varied or {})
-        self._at_once = replicas_at_once or self.num_replicas
+        self._mesh = mesh = placement.mesh(agent, self.num_replicas)
+        self._num_on_device = self.num_replicas // mesh.num_seeds
+        self._at_once = math.gcd(replicas_at_once or self.num_replicas, self._num_on_device)
         self.network = agent.network_functions()
         self.actor = Actor(agent.environment, self.network, agent.policy, reward=agent.reward)
         self.inner_loop, self.init_agent = self._loop_of(agent)
@@ -84,9 +92,15 @@ class Learner(acme_core.Learner):
         self._logger = logger or loggers.NoOpLogger()
         self._seeds = (seed + np.arange(self.num_replicas, dtype=np.uint32) % num_seeds).astype(np.uint32)
         init = over_axis(lambda seed, values: self.init_state(jax.random.key(seed), values), self._at_once)
-        self._initial_state = jit_to_run_once(in_groups(init, self._num_groups))
-        self._compiled_steps = jax.jit(self._steps, donate_argnums=0)
-        self._start_episodes = jax.jit(self._new_actor_states)
+        init = mesh.over_seeds(in_groups(init, self._num_groups), (0, 0))
+        self._shardings = mesh.shardings(lambda: init(self._seeds, self.replica_values))
+        self._initial_state = jit_to_run_once(init, self._shardings)
+        self._compiled_steps = jax.jit(
+            mesh.over_seeds(self._steps, (0, None, 0)),
+            donate_argnums=0,
+            out_shardings=(self._shardings, *[mesh.by_seed] * 3),
+        )
+        self._start_episodes = jax.jit(mesh.over_seeds(self._new_actor_states, (0,)))
         self._check_finite = check_finite
         self._zero_so_far = set(agent.meta_parameters.parameters)
 
@@ -102,12 +116,15 @@ class Learner(acme_core.Learner):
 
     @property
     def _state_shapes(self) -> LearnerState:
-        """Shapes of the state, which needs not be made for them."""
-        return jax.eval_shape(self._initial_state, self._seeds, self.replica_values)
+        """Shapes of the state, which needs not be made for them, and where it lies."""
+        shapes = jax.eval_shape(self._initial_state, self._seeds, self.replica_values)
+        if self._shardings is None:
+            return shapes
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self._shardings)
 
     @property
     def _num_groups(self) -> int:
-        return self.num_replicas // self._at_once
+        return self._num_on_device // self._at_once
 
     @property
     def replica_columns(self) -> dict[str, np.ndarray]:
@@ -159,7 +176,7 @@ class Learner(acme_core.Learner):
         shapes, expected = (jax.tree.map(jnp.shape, x) for x in (learned, self.state.meta_params))
         if shapes != expected:
             raise CompositionError(f'the learned meta-parameters are of shapes {shapes}, where {expected} are needed')
-        self.state = self.state._replace(meta_params=learned)
+        self.state = self._placed(self.state._replace(meta_params=learned))
 
     def trace(self) -> jax.stages.Traced:
         """The program behind `advance`, `(state, num_meta_steps, replica_values) -> state, ...`; for its cost."""
@@ -187,8 +204,10 @@ class Learner(acme_core.Learner):
         return {'state': state, 'counts': self._counter.get_counts()}
 
     def restore(self, state: dict[str, PyTree]) -> None:
-        """Goes on from what `save` returned; where environments live outside of it, with new episodes."""
-        before, self.state = self.state, _copy(state['state'])
+        """Goes on from what `save` returned, on whatever devices; where environments live outside of it, with new
+        episodes.
+        """
+        before, self.state = self.state, self._placed(_copy(state['state']))
         if not self.agent.environment.is_pure:
             with named_failures(self.agent.environment):
                 self.agent.environment.close(jax.device_get(before.agents.actor_state.environment))
@@ -213,18 +232,37 @@ class Learner(acme_core.Learner):
             agents = agents._replace(num_updates=ages)
         return LearnerState(agents, meta_params, agent.meta_optimiser.init(meta_params, agents))
 
-    def meta_step(self, state: LearnerState, values: FieldValues | None = None) -> tuple[LearnerState, Metrics]:
-        """One meta-step of one replica, with these values at their paths; pure."""
+    def meta_step(
+        self, state: LearnerState, values: FieldValues | None = None, is_measured: Array | bool = True
+    ) -> tuple[LearnerState, Metrics]:
+        """One meta-step of one replica, with these values at their paths; pure.
+
+        Args:
+          state: before it.
+          values: by path, where they are not the agent's.
+          is_measured: whether diagnostics are; where not, they are zero.
+        """
         agent = replicas.bound(self.agent, values or {})
-        state, metrics = agent.meta_optimiser.step(state, self._loop_of(agent)[0])
+        inner_loop = dataclasses.replace(self._loop_of(agent)[0], is_measured=is_measured)
+        state, metrics = agent.meta_optimiser.step(state, inner_loop)
+        metrics = with_logs(metrics, inner_loop.diagnostics(lambda: self._monitored(state.agents)))
+        if self.agent.lifetime_length is not None:
+            state = self._end_lifetimes(agent, state, self.agent.lifetime_length)
+        return state, metrics
+
+    def _monitored(self, agents: AgentState) -> NamedLogs:
+        """What the monitors measure, means over lifetimes."""
+        logs = {}
         for name, monitor in self.agent.monitors.items():
             measure = over_axis(
                 lambda agent, m=monitor: m(agent, self.network, self.agent.environment), self.agent.num_lifetimes
             )
-            metrics = with_logs(metrics, {Group.MONITOR(name): measure(state.agents).mean()})
-        if self.agent.lifetime_length is not None:
-            state = self._end_lifetimes(agent, state, self.agent.lifetime_length)
-        return state, metrics
+            logs[Group.MONITOR(name)] = measure(agents).mean()
+        return logs
+
+    def _placed(self, state: LearnerState) -> LearnerState:
+        """The state, divided among this learner's devices."""
+        return state if self._shardings is None else jax.device_put(state, self._shardings)
 
     def _loop_of(self, agent: Agent) -> tuple[InnerLoop, Callable[[Array], AgentState]]:
         """The inner loop of the agent, or of one with other numbers, and the function of a key that makes a new one."""
@@ -261,7 +299,7 @@ class Learner(acme_core.Learner):
 
     def _new_actor_states(self, keys: Array) -> PyTree:
         """Where the agents with these keys `[S, L]` start new episodes, which differ from run to run."""
-        init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self.num_replicas)
+        init = over_axis(over_axis(self.actor.init, self.agent.num_lifetimes), self._num_on_device)
         return init(jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, 0x9E0)))(keys))
 
     def _steps(
@@ -277,17 +315,28 @@ class Learner(acme_core.Learner):
         self, num_meta_steps: Array, state: LearnerState, replica_values: FieldValues
     ) -> tuple[LearnerState, Metrics, dict[str, PyTree], Array]:
         """`_steps` of replicas that are computed side by side."""
-        step = jax.jit(over_axis(self.meta_step, self._at_once))  # So that it is traced once, not twice.
-        shapes = jax.eval_shape(lambda state: _with_float_logs(step(state, replica_values)[1]), state)
-        zeros = jax.tree.map(_no_total, shapes)
+        every = self.agent.diagnostics_every
 
-        def body(_: Array, carry: tuple[LearnerState, Metrics]) -> tuple[LearnerState, Metrics]:
-            state, totals = carry
-            state, metrics = step(state, replica_values)
-            return state, jax.tree.map(_add_to_total, totals, _with_float_logs(metrics))
+        @jax.jit  # So that it is traced once, not twice.
+        def step(state: LearnerState, i: Array) -> tuple[LearnerState, Metrics]:
+            # Not an argument of what is mapped over replicas: measuring is then chosen for all, and no work is done.
+            meta_step = functools.partial(self.meta_step, is_measured=every == 1 or i % every == 0)
+            state, metrics = over_axis(meta_step, self._at_once)(state, replica_values)
+            return state, _with_float_logs(metrics)
+
+        zeros = jax.tree.map(_no_total, jax.eval_shape(step, state, num_meta_steps)[1])
+
+        def body(i: Array, carry: tuple[LearnerState, Metrics]) -> tuple[LearnerState, Metrics]:
+            state, metrics = step(carry[0], i)
+            return state, jax.tree.map(_add_to_total, carry[1], metrics)
 
         state, totals = jax.lax.fori_loop(0, num_meta_steps, body, (state, zeros))
-        metrics = totals._replace(logs=jax.tree.map(lambda x: x / jnp.maximum(num_meta_steps, 1), totals.logs))
+        num_measured = -(-num_meta_steps // every)
+        logs = {
+            name: x / jnp.maximum(num_measured if name.group in DIAGNOSTICS else num_meta_steps, 1)
+            for name, x in totals.logs.items()
+        }
+        metrics = totals._replace(logs=logs)
         values = over_axis(self.agent.meta_parameters.values, self._at_once)(state.meta_params)
         return state, metrics, values, jax.vmap(_is_finite)((state.agents.params, state.meta_params))
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Int, PyTree
+from jaxtyping import Bool, Int, PyTree
 
 from components.acting.actor import Actor
 from components.acting.behaviours import Behaviour
@@ -235,6 +235,7 @@ class InnerLoop:
       source: where trajectories come from.
       num_segments: parts of a scan over updates of each of which a reverse pass keeps what it starts with, and repeats
         the rest, acting included.
+      is_measured: whether diagnostics are measured, which are logged and not learned from; a scalar.
     """
 
     network: NetworkFunctions
@@ -243,12 +244,22 @@ class InnerLoop:
     update: Update
     source: TrajectorySource
     num_segments: int = 1
+    is_measured: Bool[Array, ''] | bool = True
 
     def advance(self, meta_params: MetaParams, agent: AgentState) -> tuple[AgentState, Metrics]:
         """Learns from the pending trajectory and acts the next one."""
         agent, logs = self.update(meta_params, agent)
         agent, episodes = self.source.next(agent, self.unroll_length)
         return agent, Metrics(logs, episodes, jnp.int32(0))
+
+    def diagnostics(self, measure: Callable[[], NamedLogs]) -> NamedLogs:
+        """What `measure` returns, scalars by name; zeros, at no cost, where diagnostics are not measured."""
+        if self.is_measured is True:
+            return measure()
+        shapes = jax.eval_shape(measure)
+        return jax.lax.cond(
+            self.is_measured, measure, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        )
 
     def over(self, form: Callable[[PlainUpdate], PlainUpdate]) -> 'InnerLoop':
         """The same loop with another form of the plain update."""

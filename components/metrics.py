@@ -53,7 +53,7 @@ class Metrics(NamedTuple):
     """What one step of a loop reports.
 
     Attributes:
-      logs: scalars by their names, to be averaged over steps.
+      logs: scalars by their names, to be averaged over steps; `DIAGNOSTICS` over those in which they are measured.
       episodes: of training, to be added up over steps.
       num_validation_steps: environment steps of fresh validation trajectories, int32; added up likewise.
     """
@@ -65,6 +65,9 @@ class Metrics(NamedTuple):
 
 LOSSES = Group.LOSS, Group.OUTER_LOSS
 """Groups whose values have to be finite."""
+
+DIAGNOSTICS = Group.INNER_LOOP, Group.MONITOR
+"""Groups whose values are measured in some meta-steps only, where `Agent.diagnostics_every` says so."""
 
 
 def columns(logs: Mapping[Name, T]) -> dict[str, T]:

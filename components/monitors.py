@@ -15,7 +15,7 @@ from components.types import Array, CompositionError, Scalar
 
 
 class Monitor(Protocol):
-    """A frozen dataclass, which is asked after every step of the meta-optimiser."""
+    """A frozen dataclass, which is asked after steps of the meta-optimiser: every `Agent.diagnostics_every`-th one."""
 
     def check(self, environment: BatchedEnvironment) -> None:
         """Raises CompositionError if this cannot be told of agents in that environment."""

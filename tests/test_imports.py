@@ -23,7 +23,7 @@ ORDER = (
     ('components.replay', 'components.monitors'),
     'components.meta_optimisers',
     'agents.agent',
-    'agents.replicas',
+    ('agents.replicas', 'agents.placement'),
     'agents.learner',
     'agents.evaluator',
     'agents.experiments',

@@ -25,6 +25,15 @@ def integers(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, text.split(','))))
 
 
+def devices(text: str) -> list[str]:
+    """The type of an option that is devices by axis, `seeds=2,environments=4`; the gin lines that bind them."""
+    axis = r'(seeds|lifetimes|environments)=0*[1-9]\d*'
+    if not re.fullmatch(f'{axis}(,{axis})*', text):
+        raise argparse.ArgumentTypeError(f'must be such as seeds=2,lifetimes=1,environments=4, got {text}')
+    fields = [f'placement.Placement.{entry.replace("=", " = ")}' for entry in text.split(',')]
+    return ['from agents import placement', 'experiment.Experiment.placement = @placement.Placement()', *fields]
+
+
 def share(text: str) -> float:
     """The type of an option that is a share of something, above 0 and at most 1."""
     try:

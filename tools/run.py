@@ -30,8 +30,10 @@ from agents.experiments import gin_config, run_folder
 from agents.experiments.cost_estimate import estimate_cost
 from agents.experiments.experiment import Experiment
 from agents.experiments.launch import launch
+from agents.placement import use_cpu_devices
 from components.types import ConfigurationError
 from tools.command_line import Parser, run_command
+from tools.option_types import at_least, devices
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,10 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.cpu_devices:
+        use_cpu_devices(args.cpu_devices)
     if not args.gin_file and not (args.workdir and run_folder.has_run(args.workdir)):
         raise ConfigurationError('give --gin_file, or the --workdir of a run to go on with')
     directory = run_folder.check(args.workdir or _default_workdir(args.gin_file[-1]))
-    bindings = [*args.gin_bindings, *([] if args.seed is None else [f'SEED = {args.seed}'])]
+    bindings = [*args.gin_bindings, *([] if args.seed is None else [f'SEED = {args.seed}']), *args.devices]
     files = args.gin_file or [directory / run_folder.CONFIG]
     if args.dry_run:
         gin_config.load(files, bindings)
@@ -71,6 +75,14 @@ def _parser() -> Parser:
         '--dry_run', action='store_true', help='build, compile and take a few steps; print what training would take'
     )
     parser.add_argument('--seed', type=int, help='short for the binding SEED')
+    parser.add_argument(
+        '--devices',
+        type=devices,
+        default=[],
+        metavar='AXIS=N,AXIS=N',
+        help='devices among which seeds, lifetimes and environments are divided; default: all, as far as they divide',
+    )
+    parser.add_argument('--cpu_devices', type=at_least(1), metavar='N', help='train on a CPU, as N devices')
     return parser
 
 

@@ -74,7 +74,7 @@ def estimate_cost(experiment: Experiment) -> CostEstimate:
     use_compilation_cache(experiment.compilation_cache)
     agent = experiment.agent
     start = time.monotonic()
-    learner = experiment.make_learner()
+    learner = experiment.make_learner(placement=experiment.placement)
     learner.compile()
     traced = learner.trace()
     program = traced.lower().compile()  # The one that is compiled.
@@ -109,6 +109,9 @@ def _num_operations(equation: Any) -> float:
         outputs = kernel[equation.params['dimension_numbers'].rhs_spec[0]]
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / outputs
     inner = [num_operations(getattr(part, 'jaxpr', part)) for part in jaxprs_in_params(equation.params)]
+    if equation.primitive.name == 'shard_map':  # Each device does the same to its own part.
+        mesh = equation.params['mesh']
+        return math.prod(mesh.shape[axis] for axis in equation.params['manual_axes']) * sum(inner)
     if equation.primitive.name == 'cond':
         return max(inner)
     return equation.params.get('length', 1) * sum(inner)

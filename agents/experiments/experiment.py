@@ -22,6 +22,7 @@ from agents.experiments.checkpoints import Checkpoint, Checkpointer
 from agents.experiments.compilation_cache import DEFAULT, use_compilation_cache
 from agents.experiments.loggers import Row, Run, seed_means
 from agents.learner import Learner
+from agents.placement import ONE_DEVICE, Placement
 from components.component import MAX_INT, Interval, PositiveInt, component
 from components.environments.base import BatchedEnvironment, check_fits
 from components.types import CompositionError, EnvironmentFailedError
@@ -68,9 +69,11 @@ class Experiment:
         `optimiser.learning_rate`, or of the meta-optimiser, such as `meta_optimiser.optimiser.learning_rate`, a value
         for each variant, as many for each path. Where a path is a meta-parameter's, it is what that starts from. Every
         variant has `num_seeds` replicas, with the same seeds; there are `S` in all.
-      replicas_at_once: how many replicas are computed side by side; the next ones take their meta-steps of a row after
-        them, which needs less memory, and less time where side by side is no faster, as on a CPU. It divides `S`. None
-        for all.
+      replicas_at_once: how many replicas are computed side by side on a device at most; the next ones take their
+        meta-steps of a row after them, which needs less memory, and less time where side by side is no faster, as on a
+        CPU. It divides `S`. None for all.
+      placement: among which devices training divides seeds, lifetimes and environments; by default among all that
+        there are, as far as these can be divided. A run may resume on others.
       compilation_cache: folder where compiled programs are kept for the next start, None for none.
 
     Raises:
@@ -93,6 +96,7 @@ class Experiment:
     stop_when_not_finite: bool = True
     replicas: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     replicas_at_once: PositiveInt | None = None
+    placement: Placement = Placement()
     compilation_cache: str | None = DEFAULT
 
     def __post_init__(self) -> None:
@@ -107,6 +111,7 @@ class Experiment:
             raise CompositionError(
                 f'Experiment.replicas_at_once ({self.replicas_at_once}) must divide the {self.num_replicas} replicas'
             )
+        self.placement.check(self.agent, self.num_replicas)
         if self.evaluation_environment is not None:
             check_fits(self.evaluation_environment.spec(), self.agent.environment.spec())
         if min(self.meta_steps_in(self.log_every), self.num_meta_steps) > MAX_INT:
@@ -131,13 +136,18 @@ class Experiment:
         return self.num_seeds * replicas.num_variants(self.replicas)
 
     def make_learner(
-        self, *, counter: counting.Counter | None = None, logger: acme_loggers.Logger | None = None
+        self,
+        *,
+        counter: counting.Counter | None = None,
+        logger: acme_loggers.Logger | None = None,
+        placement: Placement = ONE_DEVICE,
     ) -> Learner:
         """A new learner of the agent, with the experiment's seeds.
 
         Args:
           counter: as for `Learner`.
           logger: as for `Learner`; None for none.
+          placement: as for `Learner`; what only looks at a run needs one device, wherever it was trained.
         """
         return Learner(
             self.agent,
@@ -148,6 +158,7 @@ class Experiment:
             check_finite=self.stop_when_not_finite,
             varied=self.replicas,
             replicas_at_once=self.replicas_at_once,
+            placement=placement,
         )
 
     def run(
@@ -209,7 +220,9 @@ class _Training:
         self._loggers = _LoggerGroup(experiment.loggers, run)
         self._clock = _TimingLogger(self._loggers.of('train'))
         self._counter = counting.Counter()
-        self._learner = experiment.make_learner(counter=self._counter, logger=self._clock)
+        self._learner = experiment.make_learner(
+            counter=self._counter, logger=self._clock, placement=experiment.placement
+        )
         self._evaluator = self._checkpointer = None
         if experiment.evaluate_every:
             self._evaluator = Evaluator(

@@ -123,10 +123,12 @@ def check_same_run(before: dict[str, str], asked: dict[str, str], workdir: pathl
       extend: whether the run may become longer.
 
     Raises:
-      ConfigurationError: if anything else differs; the message lists what.
+      ConfigurationError: if anything differs but the devices; the message lists what.
     """
     differing = {name: (before.get(name), asked.get(name)) for name in sorted(before | asked)}
-    differing = {name: pair for name, pair in differing.items() if pair[0] != pair[1]}
+    differing = {
+        name: pair for name, pair in differing.items() if pair[0] != pair[1] and not re.fullmatch(PLACEMENT, name)
+    }
     length = differing.get(LENGTH)
     if set(differing) == {LENGTH} and length is not None and None not in length:
         if extend and int(str(length[1])) > int(str(length[0])):
@@ -144,3 +146,6 @@ def check_same_run(before: dict[str, str], asked: dict[str, str], workdir: pathl
 
 LENGTH = 'TOTAL_ENV_STEPS'
 """The macro that may grow."""
+
+PLACEMENT = r'(.*\.)?Experiment\.placement|(.*\.)?Placement\.\w+'
+"""Pattern of what may change from start to start, as numbers do not depend on devices."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from acme import specs
 from jaxtyping import PyTree
 
-from components.axes import tree_where
+from components.axes import by_environment, tree_where
 from components.component import PositiveInt, component
 from components.environments.as_dm_env import DmEnvironment
 from components.environments.base import Environment, ReferenceScores, restart, spec_of
@@ -64,14 +64,20 @@ class Batch:
         return BatchState(state, jnp.zeros(self.batch_size, bool)), timestep
 
     def step(self, state: BatchState, actions: Array, key: Array) -> tuple[BatchState, dm_env.TimeStep]:
-        keys = jax.random.split(key, self.batch_size + 1)
-        stepped, timestep = jax.vmap(self.environment.step)(state.environment, actions, keys[:-1])
+        # Keys are those of `split(key, B + 1)`, which a device can make for its own environments alone.
+        return by_environment(self._step, (0, 0, None, 0), (0, 0))(state, actions, key, jnp.arange(self.batch_size))
+
+    def _step(
+        self, state: BatchState, actions: Array, key: Array, indices: Array
+    ) -> tuple[BatchState, dm_env.TimeStep]:
+        """`step` of the environments with these indices in the batch."""
+        stepped, timestep = jax.vmap(self.environment.step)(state.environment, actions, _keys(key, indices))
         restarts = state.truncated | (timestep.last() & (timestep.discount == 0))
 
         def restart_some() -> tuple[PyTree, dm_env.TimeStep]:
             # After a truncation the step that was just taken is none: the lifetime continues from before it.
             ended = tree_where(state.truncated, state.environment, stepped)
-            restart_keys = jax.random.split(keys[-1], self.batch_size)
+            restart_keys = _keys(jax.random.fold_in(key, self.batch_size), indices)
             fresh, first = jax.vmap(functools.partial(restart, self.environment))(ended, restart_keys)
             shown = timestep._replace(
                 step_type=jnp.where(restarts, first.step_type, timestep.step_type),
@@ -90,3 +96,8 @@ class Batch:
 
     def as_dm_env(self, seed: int) -> dm_env.Environment:
         return DmEnvironment(self.environment, seed)
+
+
+def _keys(key: Array, indices: Array) -> Array:
+    """Entries of `jax.random.split(key, n)`, whatever `n` is."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)

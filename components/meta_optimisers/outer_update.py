@@ -1,14 +1,14 @@
 """The outer update: applies the mean meta-gradient over lifetimes and logs its statistics."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from components.axes import in_groups, over_axis, tree_where
+from components.axes import by_environment, in_groups, num_parts, over_axis, tree_where
 from components.inner_loop import AgentState, InnerLoop
 from components.meta_optimisers.base import LearnerState, num_lifetimes
 from components.meta_optimisers.gradient_estimators.base import Estimate
@@ -18,6 +18,8 @@ from components.metrics import Group, Metrics, NamedLogs, mean_over_axis, with_l
 from components.objectives.base import Unroll, masked_mean
 from components.optimisers import CompleteOptimiser
 from components.types import Array, MetaParams, Params, Trajectory
+
+T = TypeVar('T')
 
 
 class MetaOptState(NamedTuple):
@@ -68,7 +70,10 @@ def outer_update(
 
     def advance(agent: AgentState, lifetime_state: PyTree) -> Estimate:
         found = estimate(agent, lifetime_state)
-        logs = {Group.INNER_LOOP('policy_kl'): policy_kl(inner_loop, found.result.agent.params, agent.trajectory)}
+        params = found.result.agent.params
+        logs = inner_loop.diagnostics(
+            lambda: {Group.INNER_LOOP('policy_kl'): policy_kl(inner_loop, params, agent.trajectory)}
+        )
         if regularisers:
             slope, penalties = _slope_of(regularisers, state.meta_params, found.result, inner_loop)
             found, logs = found._replace(gradient=jax.tree.map(jnp.add, found.gradient, slope)), {**logs, **penalties}
@@ -124,14 +129,23 @@ def policy_kl(inner_loop: InnerLoop, params: Params, trajectory: Trajectory) -> 
     Args:
       inner_loop: of the agent.
       params: the other weights.
-      trajectory: of `T` steps; of its `B` environments the first `MAX_KL_ENVS` count.
+      trajectory: of `T` steps; of its `B` environments the first `MAX_KL_ENVS` count, or the first of each device's.
     """
-    core_state = jax.tree.map(lambda x: x[:MAX_KL_ENVS], trajectory.core_state)
-    trajectory = jax.tree.map(lambda x: x[:, :MAX_KL_ENVS], trajectory._replace(core_state=()))
-    trajectory = trajectory._replace(core_state=core_state)
+    core_state = _first_environments(trajectory.core_state, 0)
+    trajectory = _first_environments(trajectory._replace(core_state=()), 1)._replace(core_state=core_state)
     predictions, _ = inner_loop.network.predictions(params, trajectory)
     divergence = trajectory.behaviour_policy.kl_divergence(inner_loop.policy(predictions, trajectory.reward.shape))
     return jax.lax.stop_gradient(masked_mean(divergence, trajectory.mask))
+
+
+def _first_environments(tree: T, axis: int) -> T:
+    """The first environments on each device, of leaves whose axis they are."""
+    size = -(-MAX_KL_ENVS // num_parts())
+    return by_environment(
+        lambda tree: jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, min(size, x.shape[axis]), axis=axis), tree),
+        (axis,),
+        axis,
+    )(tree)
 
 
 def _describe(path: str, gradients: PyTree, gradient: PyTree, previous: PyTree) -> NamedLogs:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from acme import specs
 from jaxtyping import PyTree
 
+from components.axes import by_environment
 from components.component import PositiveInt, component
 from components.networks.cores import Core
 from components.networks.torsos import Torso
@@ -131,7 +132,9 @@ class Network:
             return network.apply(params, observation, first, core_state, sequence=True)[0]
 
         jax.eval_shape(init, jax.random.key(0))  # Says now what a torso cannot take.
-        return NetworkFunctions(init, initial_state, step, _in_groups(unroll, self.num_groups))
+        step = by_environment(step, (None, 0, 0, 0), (0, 0))
+        unroll = by_environment(_in_groups(unroll, self.num_groups), (None, 1, 1, 0), 1)
+        return NetworkFunctions(init, initial_state, step, unroll)
 
     def _streams(self, heads: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
         """Which stream (a torso and core) each head reads."""

@@ -5,6 +5,7 @@ A torso is a description. Called inside a haiku transform it makes its modules; 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -143,10 +144,10 @@ class Residual:
         """The convolution with its pooling, then the blocks, of each section."""
         for i, channels in enumerate(self.channels):
             convolution = self._convolution(channels, f'section_{i}')
-            yield lambda x, convolution=convolution: max_pool(convolution(x))
+            yield functools.partial(_pooled, convolution)
             for j in range(self.num_blocks):
                 first, second = (self._convolution(channels, f'section_{i}_block_{j}_{k}') for k in range(2))
-                yield lambda x, first=first, second=second: x + second(jax.nn.relu(first(jax.nn.relu(x))))
+                yield functools.partial(_residual_block, first, second)
 
     def _convolution(self, channels: int, name: str) -> Convolution2D:
         return Convolution2D(channels, 3, 1, 'SAME', self.as_patches, name=name)
@@ -225,6 +226,14 @@ def _image(observation: PyTree, name: str, scale: float, dtype: ComputeType) -> 
     if x.ndim != 4:
         raise ValueError(f'{name} takes observations [H, W, C], got shape {x.shape[1:]}')
     return (x * scale).astype(x.dtype)
+
+
+def _pooled(convolution: Convolution2D, x: Array) -> Array:
+    return max_pool(convolution(x))
+
+
+def _residual_block(first: Convolution2D, second: Convolution2D, x: Array) -> Array:
+    return x + second(jax.nn.relu(first(jax.nn.relu(x))))
 
 
 def _linear_layers(x: Array, sizes: Sequence[int]) -> Array:

@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from components.acting.action_distributions import Categorical
 from components.acting.policies import Policy, Softmax
+from components.axes import by_environment
 from components.component import NonNegative, PositiveInt, component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import MLP, Torso
@@ -90,7 +91,8 @@ class LearnedPolicyGradient(Stateless):
         probability = jnp.exp(self.policy(outputs, trajectory.first.shape)[:-1].log_prob(trajectory.action))
         if self.stop_inputs:
             probability, predictions = jax.lax.stop_gradient((probability, predictions))
-        policy, log_prediction = self._network().apply(
+        network = by_environment(self._network().apply, (None, 1, 1, 1, 1, 1), 1)
+        policy, log_prediction = network(
             self.weights, trajectory.reward, trajectory.discount, probability, predictions, ends(trajectory)
         )
         return LearnedTargets(policy, jnp.exp(log_prediction), log_prediction), state

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from acme import specs
 from jaxtyping import PyTree
 
+from components.axes import by_environment
 from components.component import component
 from components.networks.cores import LSTM, Core
 from components.networks.torsos import Torso
@@ -80,7 +81,8 @@ class LearnedReturn:
             'log_rho': _compress(log_rho),
         }
         next_observation = jax.tree.map(lambda x: x[1:], trajectory.observation)
-        target = self._network().apply(self.weights, inputs, next_observation, ends(trajectory))
+        network = by_environment(self._network().apply, (None, 1, 1, 1), 1)
+        target = network(self.weights, inputs, next_observation, ends(trajectory))
         if self.base is not None:
             target += estimate_returns(self.base, values, log_rho, trajectory).target
         return ReturnEstimate(target, target - values[:-1])

@@ -12,6 +12,7 @@ from acme import specs
 from jaxtyping import PyTree
 
 from components.acting.action_distributions import num_actions
+from components.axes import by_environment
 from components.component import NonNegative, UnitInterval, component
 from components.networks.torsos import Torso
 from components.objectives.base import weighted_or_zero
@@ -53,7 +54,8 @@ class IntrinsicReward:
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         actions = trajectory.behaviour_policy.features(trajectory.action)
-        of_all = self._network(actions.shape[-1]).apply(self.weights, _acted_on(trajectory))
+        network = by_environment(self._network(actions.shape[-1]).apply, (None, 1), 1)
+        of_all = network(self.weights, _acted_on(trajectory))
         intrinsic = weighted_or_zero(self.scale, trajectory.mask * jnp.sum(actions * of_all, -1))
         return estimate_returns(
             self.returns, values, log_rho, trajectory._replace(reward=trajectory.reward + intrinsic)
@@ -99,7 +101,8 @@ class PotentialShaping:
         return self._network().init(key, example_observation(spec))
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
-        potential = self._network().apply(self.weights, trajectory.observation)
+        network = by_environment(self._network().apply, (None, 1), 1)
+        potential = network(self.weights, trajectory.observation)
         difference = self.discount * trajectory.discount * potential[1:] - potential[:-1]
         shaped = trajectory.reward + trajectory.mask * difference
         return estimate_returns(self.returns, values, log_rho, trajectory._replace(reward=shaped))
@@ -149,7 +152,8 @@ class RewardWeightedReturn:
 
     def __call__(self, values: Array, log_rho: Array, trajectory: Trajectory) -> ReturnEstimate:
         actions = trajectory.behaviour_policy.features(trajectory.action)
-        reward_weights = self._network().apply(self.weights, _acted_on(trajectory), actions)
+        network = by_environment(self._network().apply, (None, 1, 1), 2)
+        reward_weights = network(self.weights, _acted_on(trajectory), actions)
 
         def weighted(row: Array) -> ReturnEstimate:
             return estimate_returns(self.returns, values, log_rho, trajectory._replace(reward=row * trajectory.reward))

@@ -12,6 +12,7 @@ from acme.utils import counting, loggers
 from agents.experiments.checkpoints import Checkpointer
 from agents.learner import Learner
 from components.acting.host_actor import HostActor
+from components.component import component
 from components.environments.adapters.ale import Atari
 from components.environments.adapters.host import HostEnvironment
 from components.environments.base import make_timestep
@@ -25,6 +26,20 @@ from components.networks.network import Network
 from components.networks.torsos import MLP, Convolutional
 from components.types import CompositionError
 from tests.helpers.agents_for_tests import DISCOUNT, make_agent, meta_gradient
+
+
+@component
+class NumUpdates:
+    """Monitors how many updates an agent has taken."""
+
+    def heads(self, spec):
+        return {}
+
+    def check(self, environment):
+        pass
+
+    def __call__(self, agent, network, environment):
+        return agent.num_updates.astype(jnp.float32)
 
 
 class Rows(loggers.Logger):
@@ -168,8 +183,10 @@ def test_on_atari_a_seed_does_not_depend_on_the_seeds_beside_it_and_lifetimes_pl
     environment = Atari('breakout', 2, height=12, width=12, stack=1)
     agent = make_agent(environment=environment, num_lifetimes=2)
     together = Learner(agent, seed=3, num_seeds=2, num_meta_steps=8)
+    jax.block_until_ready(together.state)
     assert len(environment._pool) == 4
     alone = Learner(agent, seed=4, num_meta_steps=8)
+    jax.block_until_ready(alone.state)
     assert len(environment._pool) == 6
     for learner in (together, alone):
         learner.step()
@@ -216,12 +233,32 @@ def test_the_whole_agent_is_one_tree_of_plain_dataclasses():
     assert hash(agent.update_rule.objective) == hash(make_agent().update_rule.objective)
 
 
+def test_diagnostics_of_some_meta_steps_are_means_over_these(num_seeds=2):
+    def rows_of(every, num_meta_steps):
+        rows = []
+        learner = Learner(make_agent(monitors={'age': NumUpdates()}, diagnostics_every=every), num_seeds=num_seeds)
+        learner._logger.write = lambda row: rows.append(copy.deepcopy(row))
+        for n in num_meta_steps:
+            learner.advance(n)
+        return learner, rows
+
+    every_step, singles = rows_of(1, [1] * 7)
+    some, (first, second) = rows_of(3, [5, 2])
+    names = 'inner_loop/policy_kl', 'monitor/age'
+    for row, measured in ((first, (0, 3)), (second, (5,))):
+        for name in names:
+            np.testing.assert_allclose(row[name], np.mean([singles[i][name] for i in measured], 0), rtol=1e-5)
+    np.testing.assert_allclose(first['loss/value'], np.mean([x['loss/value'] for x in singles[:5]], 0), rtol=1e-5)
+    for ours, theirs in zip(*(jax.tree.leaves(x.state.agents.params) for x in (some, every_step)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
 def test_counts_of_a_log_period_are_exact_beyond_32_bits():
     class AsIfMany(Learner):
         """Counts each meta-step a hundred million times."""
 
-        def meta_step(self, state, values=None):
-            state, metrics = super().meta_step(state, values)
+        def meta_step(self, state, values=None, is_measured=True):
+            state, metrics = super().meta_step(state, values, is_measured)
             many = jax.tree.map(
                 lambda x: x * jnp.int32(100_000_000) if jnp.issubdtype(x.dtype, jnp.integer) else x, metrics.episodes
             )
@@ -262,8 +299,9 @@ def test_what_runs_and_resumes_are_the_programs_that_were_compiled(tmp_path, cap
 
 
 def test_a_learner_that_is_not_asked_for_its_state_compiles_nothing(caplog):
+    agent = make_agent()  # Whose checks compile small programs of their own.
     with jax.log_compiles():
-        learner = Learner(make_agent())
+        learner = Learner(agent)
         learner.trace()
     assert 'Finished XLA compilation' not in caplog.text
 
