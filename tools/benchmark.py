@@ -78,8 +78,8 @@ def _measure(args: argparse.Namespace) -> int:
         for row in _rows(name, args):
             rows.append({**row, 'device': jax.devices()[0].device_kind})
             print(', '.join(f'{name} {value}' for name, value in row.items()), flush=True)
-    if args.out:
-        tables.write_csv(args.out, rows)
+            if args.out:
+                tables.write_csv(args.out, rows)
     return 0
 
 

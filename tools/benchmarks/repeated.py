@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ class RepeatedPart:
             return jax.lax.fori_loop(0, length, body, (state, nothing))
 
         lowered, start = jax.jit(repeat).lower(state, 1), time.process_time()
-        self._compiled: Any = lowered.compile()
+        self._compiled = cast(Any, lowered.compile())
         self.compile_seconds = time.process_time() - start
         self.mebibytes = self._compiled.memory_analysis().temp_size_in_bytes / 2**20
         self.operations = matrix_operations(self._compiled.as_text())
