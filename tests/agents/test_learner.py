@@ -233,10 +233,10 @@ def test_the_whole_agent_is_one_tree_of_plain_dataclasses():
     assert hash(agent.update_rule.objective) == hash(make_agent().update_rule.objective)
 
 
-def test_diagnostics_of_some_meta_steps_are_means_over_these(num_seeds=2):
+def test_diagnostics_of_some_meta_steps_are_means_over_these():
     def rows_of(every, num_meta_steps):
         rows = []
-        learner = Learner(make_agent(monitors={'age': NumUpdates()}, diagnostics_every=every), num_seeds=num_seeds)
+        learner = Learner(make_agent(monitors={'age': NumUpdates()}, diagnostics_every=every), num_seeds=2)
         learner._logger.write = lambda row: rows.append(copy.deepcopy(row))
         for n in num_meta_steps:
             learner.advance(n)

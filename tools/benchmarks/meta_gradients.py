@@ -1,6 +1,7 @@
 """What meta-gradients cost, in time and memory, by gradient estimator; and a learned return."""
 
 import dataclasses
+import math
 from typing import Any, cast
 
 import jax
@@ -22,6 +23,7 @@ MODES: dict[str, tuple[GradientEstimator, int]] = {
     'mixed, rematerialised': (Mixed(rematerialise=True), 1),
     'mixed, 4 groups': (Mixed(), 4),
     'mixed, rematerialised, 4 groups': (Mixed(rematerialise=True), 4),
+    'mixed, rematerialised, 4 groups, 5 segments': (Mixed(rematerialise=True, num_segments=5), 4),
     'reverse': (Reverse(), 1),
     'reverse, rematerialised': (Reverse(rematerialise=True), 1),
     'forward': (Forward(), 1),
@@ -49,9 +51,16 @@ def meta_step(rounds: int, num_inner_steps: int = 10) -> list[Row]:
 
 
 def memory(rounds: int) -> list[Row]:
-    """Temporary memory of a meta-step through 20 updates, and its growth from the 10th on."""
+    """Temporary memory of a meta-step through 20 updates, and its growth from the 10th on; and through 16 and 64 updates
+    in as many segments as the root of their number.
+    """
     del rounds  # A compiled program's memory is the same each time.
     rows = []
+    few, many = (
+        _temporary_mebibytes(_in_mode(_multilayer_agent(k), Mixed(rematerialise=True, num_segments=math.isqrt(k)), 4))
+        for k in (16, 64)
+    )
+    rows.append(row('memory on Catch, 64 updates in 8 segments', '16 updates in 4', 'MiB', many, few, many / few))
     cartpole = Batch(GymnaxEnvironment(CartPole()), 64)
     for environment in (None, cartpole):
         agents = {k: _multilayer_agent(k) for k in (10, 20)}
@@ -92,7 +101,7 @@ def _in_mode(agent: Agent, mode: GradientEstimator, num_groups: int) -> Agent:
 
 def _temporary_mebibytes(agent: Agent) -> float:
     learner = Learner(agent)
-    state = jax.tree.map(lambda x: x[0], learner.state)
+    state = jax.eval_shape(learner.init_state, jax.random.key(0))
     compiled = jax.jit(learner.meta_step, donate_argnums=0).lower(state).compile()
     return cast(Any, compiled.memory_analysis()).temp_size_in_bytes / 2**20
 
