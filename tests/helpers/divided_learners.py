@@ -77,7 +77,7 @@ def trained(case: str, mesh: str, saved: Any = None) -> dict[str, Any]:
         placement=Placement(*map(int, mesh.split('x'))),
     )
     # A compiled program takes nothing that lies elsewhere than it did when it was compiled.
-    program = learner._compiled_steps = learner.trace().lower().compile()
+    program = learner._advance = learner.trace().lower().compile()
     learner.advance(4)
     before = learner.save()
     learner.restore(saved or before)
