@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from agents import processes
 from agents.learner import Learner
 from components.acting.actor import Actor, ActorState
 from components.axes import over_axis
@@ -38,7 +39,7 @@ class Evaluator:
         self._learner, self._max_episode_length = learner, max_episode_length
         self._environment = environment or learner.agent.environment
         self._key = jax.random.fold_in(jax.random.key(np.uint32(seed)), 0xE7A1)
-        self._evaluate = jax.jit(self._all_agents)
+        self._evaluate = processes.together(jax.jit(self._all_agents, out_shardings=learner.whole))
 
     def evaluate(self, number: int) -> dict[str, np.ndarray]:
         """Plays.
@@ -52,8 +53,9 @@ class Evaluator:
         """
         with named_failures(self._environment):
             states, row = self._evaluate(self._learner.state.agents.params, jax.random.fold_in(self._key, number))
-            for state in states:
-                self._environment.close(jax.device_get(state))
+            if not self._environment.is_pure:
+                for state in states:
+                    self._environment.close(jax.device_get(state))
             row = jax.device_get(row)
         for policy in ('stochastic', 'greedy'):
             scores = human_normalised(self._environment, row[f'{policy}/episode_return'])
@@ -68,7 +70,7 @@ class Evaluator:
             row[f'{name}/episode_return'] = returns.mean((1, 2))
             row[f'{name}/episode_length'] = lengths.mean((1, 2))
             row[f'{name}/cut_off'] = cut_off.mean((1, 2))
-            states.append(state)
+            states.append(() if self._environment.is_pure else state)
         return states, row
 
     def _episodes(self, actor: Actor, params: Params, key: Array) -> tuple[Array, Array, Array, PyTree]:

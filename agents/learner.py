@@ -14,7 +14,7 @@ from acme import core as acme_core
 from acme.utils import counting, loggers
 from jaxtyping import PyTree
 
-from agents import replicas
+from agents import processes, replicas
 from agents.agent import Agent
 from agents.placement import ONE_DEVICE, Placement
 from agents.replicas import Replicas
@@ -100,6 +100,7 @@ class Learner(acme_core.Learner):
             donate_argnums=0,
             out_shardings=(self._shardings, *[mesh.by_seed] * 3),
         )
+        self._make_initial, self._advance = map(processes.together, (self._initial_state, self._compiled_steps))
         self._start_episodes = jax.jit(mesh.over_seeds(self._new_actor_states, (0,)))
         self._check_finite = check_finite
         self._zero_so_far = set(agent.meta_parameters.parameters)
@@ -112,7 +113,7 @@ class Learner(acme_core.Learner):
           EnvironmentFailedError: if an environment on the host fails to reset or to step.
         """
         with named_failures(self.agent.environment):
-            return jax.block_until_ready(self._initial_state(self._seeds, self.replica_values))
+            return jax.block_until_ready(self._make_initial(self._seeds, self.replica_values))
 
     @property
     def _state_shapes(self) -> LearnerState:
@@ -125,6 +126,11 @@ class Learner(acme_core.Learner):
     @property
     def _num_groups(self) -> int:
         return self._num_on_device // self._at_once
+
+    @property
+    def whole(self) -> jax.sharding.NamedSharding | None:
+        """Sharding of what every device of the learner has all of; None on one device."""
+        return self._mesh.whole
 
     @property
     def replica_columns(self) -> dict[str, np.ndarray]:
@@ -152,10 +158,8 @@ class Learner(acme_core.Learner):
           EnvironmentFailedError: if an environment on the host has failed; the state is lost then.
         """
         with named_failures(self.agent.environment):
-            self.state, metrics, meta_values, finite = self._compiled_steps(
-                self.state, num_meta_steps, self.replica_values
-            )
-            metrics, meta_values, finite = jax.device_get((metrics, meta_values, finite))
+            self.state, metrics, meta_values, finite = self._advance(self.state, num_meta_steps, self.replica_values)
+            metrics, meta_values, finite = self._mesh.to_host((metrics, meta_values, finite))
         row = self._row(metrics, meta_values, num_meta_steps)
         self._check_meta_gradients(metrics.logs, row['meta_updates'])
         self._logger.write(row)
@@ -176,7 +180,7 @@ class Learner(acme_core.Learner):
         shapes, expected = (jax.tree.map(jnp.shape, x) for x in (learned, self.state.meta_params))
         if shapes != expected:
             raise CompositionError(f'the learned meta-parameters are of shapes {shapes}, where {expected} are needed')
-        self.state = self._placed(self.state._replace(meta_params=learned))
+        self.state = self._mesh.place(self.state._replace(meta_params=learned), self._shardings)
 
     def trace(self) -> jax.stages.Traced:
         """The program behind `advance`, `(state, num_meta_steps, replica_values) -> state, ...`; for its cost."""
@@ -196,7 +200,7 @@ class Learner(acme_core.Learner):
 
         What stands for environments that live outside of the state is zero in it: it means nothing to another process.
         """
-        state = _copy(self.state)
+        state = _copy(self.state) if processes.count() == 1 else self._mesh.to_host(self.state)
         if not self.agent.environment.is_pure:
             actor_state = state.agents.actor_state
             actor_state = actor_state._replace(environment=jax.tree.map(jnp.zeros_like, actor_state.environment))
@@ -207,7 +211,7 @@ class Learner(acme_core.Learner):
         """Goes on from what `save` returned, on whatever devices; where environments live outside of it, with new
         episodes.
         """
-        before, self.state = self.state, self._placed(_copy(state['state']))
+        before, self.state = self.state, self._mesh.place(_copy(state['state']), self._shardings)
         if not self.agent.environment.is_pure:
             with named_failures(self.agent.environment):
                 self.agent.environment.close(jax.device_get(before.agents.actor_state.environment))
@@ -259,10 +263,6 @@ class Learner(acme_core.Learner):
             )
             logs[Group.MONITOR(name)] = measure(agents).mean()
         return logs
-
-    def _placed(self, state: LearnerState) -> LearnerState:
-        """The state, divided among this learner's devices."""
-        return state if self._shardings is None else jax.device_put(state, self._shardings)
 
     def _loop_of(self, agent: Agent) -> tuple[InnerLoop, Callable[[Array], AgentState]]:
         """The inner loop of the agent, or of one with other numbers, and the function of a key that makes a new one."""

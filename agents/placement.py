@@ -7,13 +7,14 @@ for what `components.axes.by_environment` names.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from agents import processes
 from agents.agent import Agent
 from components.acting.actor import ActorState
 from components.axes import ENVIRONMENTS
@@ -54,6 +55,11 @@ class Placement:
                 would = ', '.join(map(str, divisors[:8])) + (', ...' if len(divisors) > 8 else '')
                 what = 'replicas (seeds of all variants)' if name == SEEDS else name
                 raise CompositionError(f'Placement.{name} ({wanted}) must divide the {size} {what}: {would} would')
+        if not agent.environment.is_pure and processes.count() > 1:
+            raise CompositionError(
+                f'{type(agent.environment).__name__} cannot be trained in by {processes.count()} processes: its '
+                'environments live outside of the program; give no --coordinator'
+            )
         if not agent.environment.is_pure:
             for name in (LIFETIMES, ENVIRONMENTS):
                 if (getattr(self, name) or 1) > 1:
@@ -80,6 +86,12 @@ class Placement:
         for name, size in _sizes(agent, num_replicas).items():
             if getattr(self, name) is None and agent.environment.is_pure:
                 shape[name] = math.gcd(size, len(devices) // math.prod(shape.values()))
+        if processes.count() > 1 and math.prod(shape.values()) < len(devices):
+            placed = ', '.join(f'{name}={size}' for name, size in shape.items())
+            raise CompositionError(
+                f'Placement takes {math.prod(shape.values())} devices ({placed}) of the {len(devices)} that '
+                f'{processes.count()} processes have, and must take all: give other --devices, or fewer processes'
+            )
         used = np.array(devices[: math.prod(shape.values())]).reshape(tuple(shape.values()))
         return DeviceMesh(Mesh(used, tuple(shape), axis_types=(AxisType.Auto,) * len(shape)))
 
@@ -95,11 +107,14 @@ class DeviceMesh:
       mesh: the devices.
       num_seeds: devices among which seeds are divided.
       by_seed: sharding of a leaf `[S, ...]`; None on one device.
+      whole: sharding of what every device has all of; None on one device.
     """
 
     def __init__(self, mesh: Mesh):
         self.mesh, self.num_seeds = mesh, mesh.shape[SEEDS]
         self.by_seed = None if mesh.size == 1 else NamedSharding(mesh, PartitionSpec(SEEDS))
+        self.whole = None if mesh.size == 1 else NamedSharding(mesh, PartitionSpec())
+        self._gather: dict[Any, Callable[[PyTree], PyTree]] = {}
 
     def over_seeds(self, function: Callable[..., T], in_axes: Sequence[int | None]) -> Callable[..., T]:
         """A function of all seeds, called on each device with those that are its own.
@@ -139,6 +154,38 @@ class DeviceMesh:
         return jax.tree.map(
             lambda spec: NamedSharding(self.mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
         )
+
+    def to_host(self, tree: T) -> T:
+        """All numbers of a tree, as NumPy arrays; keys, as keys of this process."""
+        if processes.count() == 1:
+            return jax.device_get(tree)
+        structure = jax.tree.structure(tree)
+        if structure not in self._gather:
+            self._gather[structure] = processes.together(jax.jit(_numbers, out_shardings=self.whole))
+        return jax.tree.map(_with_key, tree, jax.device_get(self._gather[structure](tree)))
+
+    def place(self, tree: T, shardings: PyTree[NamedSharding] | None) -> T:
+        """A tree that each process has all of, divided as `shardings` says; as it is on one device."""
+        return tree if shardings is None else jax.tree.map(_place, tree, shardings)
+
+
+def _numbers(tree: PyTree) -> PyTree:
+    """A tree with the numbers behind random keys in their place."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if processes.is_key(x) else x, tree)
+
+
+def _with_key(like: Any, x: Any) -> Any:
+    """Undoes `_numbers` of a leaf."""
+    return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if processes.is_key(like) else x
+
+
+def _place(x: Any, sharding: NamedSharding) -> jax.Array:
+    if isinstance(x, jax.Array) and x.sharding == sharding:
+        return x
+    if processes.is_key(x):
+        return _with_key(x, _place(np.asarray(jax.random.key_data(x)), sharding))
+    whole = np.asarray(x)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 
 def use_cpu_devices(number: int) -> None:

@@ -22,6 +22,7 @@ ORDER = (
     'components.inner_loop',
     ('components.replay', 'components.monitors'),
     'components.meta_optimisers',
+    'agents.processes',
     'agents.agent',
     ('agents.replicas', 'agents.placement'),
     'agents.learner',

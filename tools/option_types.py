@@ -25,6 +25,13 @@ def integers(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, text.split(','))))
 
 
+def address(text: str) -> str:
+    """The type of an option that is `HOST:PORT`, or `auto`."""
+    if text != 'auto' and not re.fullmatch(r'[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}', text):
+        raise argparse.ArgumentTypeError(f'must be HOST:PORT, or auto on SLURM and TPUs, got {text}')
+    return text
+
+
 def devices(text: str) -> list[str]:
     """The type of an option that is devices by axis, `seeds=2,environments=4`; the gin lines that bind them."""
     axis = r'(seeds|lifetimes|environments)=0*[1-9]\d*'

@@ -20,6 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
+from agents import processes
 from components.types import UserError
 
 JSONObject = dict[str, Any]
@@ -78,12 +79,20 @@ class Checkpointer:
         self._manager = self._ocp.CheckpointManager(
             _without_patterns(self._directory),
             options=self._ocp.CheckpointManagerOptions(
-                create=not self._read_only,
+                create=not self._read_only and processes.count() == 1,  # orbax would wait for all processes.
                 cleanup_tmp_directories=not self._read_only,
                 read_only=self._read_only,
+                multiprocessing_options=self._alone(),
                 preservation_policy=_NewestAndBest(self._max_to_keep, lambda: self._best[0] if self._best else None),
             ),
         )
+
+    def _alone(self) -> Any:
+        """Keeps orbax from waiting for other processes, which have no part in files."""
+        options = self._ocp.options.MultiprocessingOptions
+        if processes.count() == 1:
+            return options()
+        return options(primary_host=0, active_processes={0}, barrier_sync_key_prefix='first')
 
     def save(
         self, step: int, state: PyTree, notes: Mapping[str, object] | None = None, score: float = math.nan

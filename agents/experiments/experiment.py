@@ -15,7 +15,7 @@ from acme.utils import counting
 from acme.utils import loggers as acme_loggers
 from jaxtyping import PyTree
 
-from agents import replicas
+from agents import processes, replicas
 from agents.agent import Agent
 from agents.evaluator import Evaluator
 from agents.experiments.checkpoints import Checkpoint, Checkpointer
@@ -217,7 +217,7 @@ class _Training:
         self._experiment, self._score = experiment, math.nan
         self._notify: Callable[[str], None] = print
         self._saved = 0
-        self._loggers = _LoggerGroup(experiment.loggers, run)
+        self._loggers = _LoggerGroup(experiment.loggers if processes.is_first() else (), run)
         self._clock = _TimingLogger(self._loggers.of('train'))
         self._counter = counting.Counter()
         self._learner = experiment.make_learner(
@@ -228,7 +228,7 @@ class _Training:
             self._evaluator = Evaluator(
                 self._learner, experiment.max_episode_length, experiment.seed, experiment.evaluation_environment
             )
-        if experiment.checkpoint_every:
+        if experiment.checkpoint_every and processes.is_first():
             self._checkpointer = Checkpointer(run.directory / CHECKPOINTS, experiment.checkpoints_kept)
 
     def compile(self) -> None:
@@ -239,7 +239,7 @@ class _Training:
     def resume(self, notify: Callable[[str], None]) -> None:
         """Goes to the newest checkpoint, or to the beginning if there is none, and lets the clock of training run."""
         self._notify = notify
-        checkpoint = self._checkpointer and self._checkpointer.restore_newest(self._learner.save(), notify)
+        checkpoint = self._newest() if self._experiment.checkpoint_every else None
         if checkpoint:
             self._go_on_from(checkpoint)
         else:
@@ -266,8 +266,8 @@ class _Training:
         try:
             self._learner.advance(done - before)
         except EnvironmentFailedError:
-            if self._checkpointer and kept and before > self._saved:
-                self._save(self._checkpointer, kept)  # The learner's own state is lost with the call that failed.
+            if experiment.checkpoint_every and kept and before > self._saved:
+                self._save(kept)  # The learner's own state is lost with the call that failed.
             raise
         self.num_meta_steps = done
         over, stopping = done == experiment.num_meta_steps, should_stop()
@@ -281,8 +281,8 @@ class _Training:
                 self._score = _mean(self._clock.last_row['episode_return'])
             elif is_due(experiment.evaluate_every):
                 self._evaluate(self._evaluator)
-            if self._checkpointer and (stopping or is_due(experiment.checkpoint_every)):
-                self._save(self._checkpointer)
+            if experiment.checkpoint_every and (stopping or is_due(experiment.checkpoint_every)):
+                self._save(self._learner.save())
                 if experiment.checkpoints_cut_episodes and not (
                     over or stopping or experiment.agent.environment.is_pure
                 ):
@@ -301,14 +301,25 @@ class _Training:
         counts, columns = self._counter.get_counts(), self._learner.replica_columns
         self._loggers.of('eval').write({**counts, 'wall_time': self._clock.wall_time, **columns, **row})
 
-    def _save(self, checkpointer: Checkpointer, state: PyTree | None = None) -> None:
-        if checkpointer.make_directory():
+    def _newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, which the first process reads."""
+        template = self._learner.save()
+        found = self._checkpointer and self._checkpointer.restore_newest(template, self._notify)
+        step, notes = processes.from_first((found.step, found.notes) if found else (None, {}))
+        if step is None:
+            return None
+        return Checkpoint(step, processes.share(found.state if found else template, template), notes)
+
+    def _save(self, state: PyTree) -> None:
+        self._saved = self.num_meta_steps
+        if not self._checkpointer:
+            return  # The first process writes.
+        if self._checkpointer.make_directory():
             self._notify(
                 'the folder of checkpoints was removed while training; it is made again, without the earlier ones'
             )
         notes = {'loggers': self._loggers.save(), 'wall_time': self._clock.wall_time, 'score': self._score}
-        checkpointer.save(self.num_meta_steps, state or self._learner.save(), notes, self._score)
-        self._saved = self.num_meta_steps
+        self._checkpointer.save(self.num_meta_steps, state, notes, self._score)
 
 
 class _LoggerGroup:

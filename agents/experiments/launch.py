@@ -8,6 +8,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, Self
 
+from agents import processes
 from agents.experiments import gin_config, run_folder
 from agents.experiments.experiment import Experiment
 from agents.experiments.outputs import say
@@ -45,8 +46,10 @@ def launch(
       ConfigurationError: if the configuration cannot be read or built, or the folder holds another run.
       CompositionError, DivergedError, CheckpointError, EnvironmentFailedError, OSError: as `Experiment.run`.
     """
-    before = gin_config.bindings_of(directory / run_folder.CONFIG) if run_folder.has_progress(directory) else None
+    resumes = processes.is_first() and run_folder.has_progress(directory)
+    before = gin_config.bindings_of(directory / run_folder.CONFIG) if resumes else None
     gin_config.load(gin_files, bindings)
+    processes.check_equal(gin_config.bindings())
     gin_config.check_effects(Experiment)
     experiment = gin_config.build(Experiment)
     if before is not None:
@@ -56,6 +59,10 @@ def launch(
                 f'{directory} holds a run without checkpoints (CHECKPOINT_EVERY = 0), which cannot be resumed; choose '
                 'another folder'
             )
+    if not processes.is_first():
+        with StopOnSignal() as stop:
+            done = experiment.run(directory, should_stop=stop, notify=lambda line: None)
+        return 0 if done == experiment.num_meta_steps else 128 + stop.signal
     for warning in experiment.agent.warnings():
         notify(warning)
     with run_folder.locked(directory, notify):
@@ -91,7 +98,10 @@ class StopOnSignal:
             signal.signal(number, self._before[number])
 
     def __call__(self) -> bool:
-        return bool(self.signal)
+        agreed = processes.largest(self.signal)  # It may have reached one process and not the others yet.
+        if agreed:  # One that has come meanwhile is for the next time.
+            self.signal = agreed
+        return bool(agreed)
 
     @property
     def _numbers(self) -> list[signal.Signals]:

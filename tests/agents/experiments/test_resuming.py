@@ -315,6 +315,11 @@ def test_what_differs_is_listed():
     before = {'A': '1', 'm.X.b': '2', 'TOTAL_ENV_STEPS': '100'}
     folder = pathlib.Path('w')
     run_folder.check_same_run(before, dict(before), folder, extend=False)
+    on_other_devices = {
+        'agents.experiments.experiment.Experiment.placement': '@agents.placement.Placement()',
+        'agents.placement.Placement.seeds': '2',
+    }
+    run_folder.check_same_run(before, before | on_other_devices, folder, extend=False)
     run_folder.check_same_run(before, before | {'TOTAL_ENV_STEPS': '101'}, folder, extend=True)
     with pytest.raises(gin_config.ConfigurationError, match='100 in w and 101 here: a larger one needs --extend'):
         run_folder.check_same_run(before, before | {'TOTAL_ENV_STEPS': '101'}, folder, extend=False)
