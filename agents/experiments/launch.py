@@ -98,8 +98,10 @@ class StopOnSignal:
             signal.signal(number, self._before[number])
 
     def __call__(self) -> bool:
-        self.signal = processes.largest(self.signal)  # It may have reached one process and not the others yet.
-        return bool(self.signal)
+        agreed = processes.largest(self.signal)  # It may have reached one process and not the others yet.
+        if agreed:  # One that has come meanwhile is for the next time.
+            self.signal = agreed
+        return bool(agreed)
 
     @property
     def _numbers(self) -> list[signal.Signals]:

@@ -149,7 +149,7 @@ def test_a_lost_process_ends_the_other_and_both_resume(tmp_path, expected, name,
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_with_a_checkpoint(tmp_path, expected):
     started = start_two(tmp_path / 'run')
-    wait_for_checkpoint(tmp_path / 'run', 20, started)
+    wait_for_checkpoint(tmp_path / 'run', 10, started)
     started[1].terminate()
     assert statuses(started, timeout=60) == [128 + signal.SIGTERM] * 2
     assert statuses([start(tmp_path / 'run', '--cpu_devices', '2')]) == [0]

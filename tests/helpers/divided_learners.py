@@ -25,8 +25,11 @@ from components.networks.cores import LSTM
 from components.networks.network import Network
 from components.networks.torsos import MLP
 from components.objectives.actor_critic import ActorCritic
+from components.objectives.base import Sum
 from components.objectives.learned_policy_gradient import LearnedPolicyGradient
 from components.objectives.learned_returns import LearnedReturn
+from components.objectives.returns import LambdaReturn
+from components.objectives.value_regression import ValueRegression
 from components.update_rule import UpdateRule
 from tests.helpers.agents_for_tests import make_agent, meta_gradient, update_rule
 
@@ -34,7 +37,9 @@ LEARNED_RETURN = 'objective.returns.weights'
 
 
 def agent_of(case: str):
-    """An agent by name; each has 40 environments, more than are looked at for the KL divergence."""
+    """An agent by name; with more environments than the KL divergence looks at, and so many that what every device
+    does with weights is a small part of the operations.
+    """
     parts = {
         'mixed': {},
         'reverse': {
@@ -54,11 +59,19 @@ def agent_of(case: str):
             'lifetime_length': 12,
         },
         'lpg': {
-            'update_rule': UpdateRule(LearnedPolicyGradient(LSTM(8)), update_rule().optimiser),
-            'meta_parameters': MetaParameterSet({'objective.weights': Weights()}),
+            'update_rule': UpdateRule(
+                Sum(
+                    {
+                        'lpg': LearnedPolicyGradient(LSTM(8)),
+                        'value': ValueRegression(LambdaReturn(0.9, 0.8), value_head='value'),
+                    }
+                ),
+                update_rule().optimiser,
+            ),
+            'meta_parameters': MetaParameterSet({'objective.terms.lpg.weights': Weights()}),
         },
     }[case]
-    return make_agent(environment=Batch(Catch(4, 3), 40), unroll_length=8, **parts)
+    return make_agent(environment=Batch(Catch(4, 3), 40 if case == 'mixed' else 400), unroll_length=8, **parts)
 
 
 def leaves(tree: Any) -> list[np.ndarray]:

@@ -110,6 +110,7 @@ def test_segments_and_lifetimes_one_after_the_other_change_no_number(x64):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12), found, expected)
 
 
+@pytest.mark.slow
 def test_a_number_of_segments_keeps_the_memory_of_as_many_updates():
     """Through 16 updates, four segments keep what starts them, and the updates of one."""
 

@@ -147,6 +147,7 @@ def test_the_loop_on_catch_learns_the_discount_as_the_learner_does(x64):
     )
 
 
+@pytest.mark.slow
 def test_the_loop_on_snake_learns_the_discount_and_the_outer_critic_as_the_learner_does(x64):
     agent = agent_of('gin/snake/meta_discount_outer_critic.gin', *SMALL)
     check_learned_discount(
