@@ -81,7 +81,7 @@ class _Peers:
         if status in (0, *range(128, 256)):
             self.wait()
             self._over.set()
-            self.wait()  # Nobody listens any more to a service that ends.
+            self.wait()  # No process still polls the service when it ends.
             jax.distributed.shutdown()
             return status
         self._over.set()  # What others say now is no news.

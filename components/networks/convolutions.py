@@ -16,8 +16,8 @@ MAX_KERNELS_OF_MATRIX = 4
 class Convolution2D(hk.Module):
     """A 2-D convolution over `[N, H, W, C]` with square kernels, in one of three forms.
 
-    As patches, an image that is at most four kernels large is multiplied by one matrix instead, made of the kernel: that
-    is more products, but in one piece, and no patches are added up in a reverse pass.
+    As patches, an image that is at most four kernels large is multiplied by one matrix instead, made of the kernel: more
+    products, but in one piece, and no patches are added up in a reverse pass.
 
     Args:
       output_channels: channels of the result.
@@ -87,7 +87,7 @@ class Convolution2D(hk.Module):
 
 
 def _kernel_places(sides: tuple[int, int], size: int, stride: int, padding: str) -> np.ndarray:
-    """Whether an entry of the kernel meets a pixel where the result is a cell: 0 or 1, `[size * size, H * W, H', W']`."""
+    """Whether an entry of the kernel meets a pixel where the result is a cell, `[size * size, H * W, H', W']`."""
 
     def along(length: int, pads: tuple[int, int]) -> np.ndarray:
         """The same along one side, `[size, length, length']`."""

@@ -7,8 +7,8 @@ An inner update on a trajectory is
     predictions    = outputs without the last row                                T rows
     params <- params - step along d(masked mean of objective.loss(predictions, targets, trajectory)) / d(params)
 
-with the targets held fixed: a semi-gradient. What targets bootstrap from, the last row, is in no loss, so that an update
-takes no reverse pass through it. A meta-gradient flows through `targets`, the state in it, and `loss` into
+with the targets held fixed: a semi-gradient. What targets bootstrap from, the last row, is in no loss, so that an
+update takes no reverse pass through it. A meta-gradient flows through `targets`, the state in it, and `loss` into
 every numeric field of the objective. Keeping the two apart says so in the signatures; neither stops a gradient unless
 a field of the objective says so.
 

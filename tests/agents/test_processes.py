@@ -104,7 +104,7 @@ def test_a_single_process_agrees_with_itself_and_waits_for_nobody():
 
 
 def test_a_coordinator_that_does_not_answer_is_one_line(tmp_path):
-    with socket.socket() as taken:  # Listens to nobody.
+    with socket.socket() as taken:  # No service listens at this port.
         taken.bind(('127.0.0.1', 0))
         address = f'127.0.0.1:{taken.getsockname()[1]}'
         one = start(

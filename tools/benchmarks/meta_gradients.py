@@ -51,8 +51,8 @@ def meta_step(rounds: int, num_inner_steps: int = 10) -> list[Row]:
 
 
 def memory(rounds: int) -> list[Row]:
-    """Temporary memory of a meta-step through 20 updates, and its growth from the 10th on; and through 16 and 64 updates
-    in as many segments as the root of their number.
+    """Temporary memory of a meta-step through 20 updates, and its growth from the 10th on; and through 16 and 64
+    updates in as many segments as the root of their number.
     """
     del rounds  # A compiled program's memory is the same each time.
     rows = []

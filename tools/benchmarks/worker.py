@@ -13,7 +13,7 @@ SECONDS = 0.5
 
 
 def main() -> None:
-    """Prints how many meta-steps a call takes; then, for each line that is read, its seconds of CPU and of the clock."""
+    """Prints how many meta-steps a call takes; then, for each line read, its seconds of CPU and of the clock."""
     sys.path.insert(0, sys.argv[1])
     import jax
 
