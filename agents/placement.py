@@ -18,7 +18,7 @@ from agents import processes
 from agents.agent import Agent
 from components.acting.actor import ActorState
 from components.axes import ENVIRONMENTS
-from components.component import PositiveInt, component
+from components.component import PositiveInt, check_divides, component
 from components.meta_optimisers.base import LearnerState
 from components.meta_optimisers.outer_update import MetaOptState
 from components.types import CompositionError, Trajectory
@@ -49,12 +49,8 @@ class Placement:
     def check(self, agent: Agent, num_replicas: int) -> None:
         """Raises CompositionError if an axis cannot be divided so, whatever devices there are."""
         for name, size in _sizes(agent, num_replicas).items():
-            wanted = getattr(self, name)
-            if size % (wanted or 1):
-                divisors = [n for n in range(1, size + 1) if size % n == 0]
-                would = ', '.join(map(str, divisors[:8])) + (', ...' if len(divisors) > 8 else '')
-                what = 'replicas (seeds of all variants)' if name == SEEDS else name
-                raise CompositionError(f'Placement.{name} ({wanted}) must divide the {size} {what}: {would} would')
+            what = 'replicas (seeds of all variants)' if name == SEEDS else name
+            check_divides(getattr(self, name) or 1, size, f'Placement.{name}', what)
         if not agent.environment.is_pure and processes.count() > 1:
             raise CompositionError(
                 f'{type(agent.environment).__name__} cannot be trained in by {processes.count()} processes: its '

@@ -23,7 +23,7 @@ from agents.experiments.compilation_cache import DEFAULT, use_compilation_cache
 from agents.experiments.loggers import Row, Run, seed_means
 from agents.learner import Learner
 from agents.placement import ONE_DEVICE, Placement
-from components.component import MAX_INT, Interval, PositiveInt, component
+from components.component import MAX_INT, Interval, PositiveInt, check_divides, component
 from components.environments.base import BatchedEnvironment, check_fits
 from components.types import CompositionError, EnvironmentFailedError
 
@@ -107,10 +107,7 @@ class Experiment:
             )
 
         replicas.check(self.replicas, self.agent)
-        if self.num_replicas % (self.replicas_at_once or 1):
-            raise CompositionError(
-                f'Experiment.replicas_at_once ({self.replicas_at_once}) must divide the {self.num_replicas} replicas'
-            )
+        check_divides(self.replicas_at_once or 1, self.num_replicas, 'Experiment.replicas_at_once', 'replicas')
         self.placement.check(self.agent, self.num_replicas)
         if self.evaluation_environment is not None:
             check_fits(self.evaluation_environment.spec(), self.agent.environment.spec())

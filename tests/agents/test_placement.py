@@ -40,9 +40,9 @@ def test_every_axis_trains_as_one_device(case):
 @pytest.mark.parametrize(
     ('placement', 'message'),
     [
-        (Placement(seeds=4), r'Placement.seeds \(4\) must divide the 6 replicas .*: 1, 2, 3, 6 would'),
-        (Placement(lifetimes=3), r'Placement.lifetimes \(3\) must divide the 2 lifetimes: 1, 2 would'),
-        (Placement(environments=2), r'Placement.environments \(2\) must divide the 5 environments: 1, 5 would'),
+        (Placement(seeds=4), r'Placement.seeds \(4\) must divide the 6 replicas .*, as 1, 2, 3, 6 do'),
+        (Placement(lifetimes=3), r'Placement.lifetimes \(3\) must divide the 2 lifetimes, as 1, 2 do'),
+        (Placement(environments=2), r'Placement.environments \(2\) must divide the 5 environments, as 1, 5 do'),
     ],
 )
 def test_a_number_that_devices_do_not_divide_is_an_error(placement, message):
