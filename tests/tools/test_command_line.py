@@ -126,5 +126,5 @@ def test_a_tool_runs_in_the_frame(tool):
     text = tool.read_text()
     is_tool = tool.name not in ('__init__.py', 'command_line.py', 'option_types.py')
     assert ('Parser(__doc__)' in text) == is_tool
-    assert ('return run_command(_parser(), ' in text) == is_tool
+    assert ('run_command(_parser(), ' in text) == is_tool
     assert (text.endswith("if __name__ == '__main__':\n    sys.exit(main())\n")) == is_tool
