@@ -83,6 +83,7 @@ def test_the_two_step_task_is_drawn_as_bars(tmp_path):
     assert all(0 <= float(row['mean_reward']) <= 1 for row in found)
 
 
+@pytest.mark.slow
 def test_arms_that_walk_are_told_apart_by_how_widely(tmp_path, capsys):
     workdir = train(
         tmp_path / 'restless', 'gin/bandits/restless.gin', RECURRENT, 'bandits.RestlessBandit.num_pulls = 6'

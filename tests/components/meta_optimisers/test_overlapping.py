@@ -51,7 +51,7 @@ def make_learner(rule=RULE, path=DISCOUNT, **kwargs):
 @pytest.mark.parametrize(
     ('rule', 'path', 'kwargs'),
     [
-        (RULE, DISCOUNT, {}),
+        pytest.param(RULE, DISCOUNT, {}, marks=pytest.mark.slow),
         pytest.param(
             RULE, DISCOUNT, {'step_weights': Uniform(), 'outer_data': TrainingTrajectory()}, marks=pytest.mark.slow
         ),

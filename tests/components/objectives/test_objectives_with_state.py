@@ -209,7 +209,7 @@ def lifetime_of(name, num_inner_steps):
     return recorded_lifetime(learner, jnp.float64)
 
 
-@pytest.mark.parametrize('num_inner_steps', [1, 3])
+@pytest.mark.parametrize('num_inner_steps', [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_meta_gradients_are_those_of_finite_differences(x64, num_inner_steps):
     lifetime = lifetime_of('whole', num_inner_steps)
     compared = lifetime.compare_with_finite_differences()
