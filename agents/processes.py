@@ -223,8 +223,8 @@ def check_equal(values: Mapping[str, str]) -> None:
         if names:
             differing = '; '.join(f'{name} = {first.get(name)} and {other.get(name)}' for name in names)
             raise ConfigurationError(
-                f'processes 0 and {number} were given different configurations: {differing.replace("None", "not set")}; '
-                'give all the same'
+                f'processes 0 and {number} were given different configurations: '
+                f'{differing.replace("None", "not set")}; give all the same'
             )
 
 

@@ -16,8 +16,8 @@ MAX_KERNELS_OF_MATRIX = 4
 class Convolution2D(hk.Module):
     """A 2-D convolution over `[N, H, W, C]` with square kernels, in one of three forms.
 
-    As patches, an image that is at most four kernels large is multiplied by one matrix instead, made of the kernel: more
-    products, but in one piece, and no patches are added up in a reverse pass.
+    As patches, an image that is at most four kernels large is multiplied by one matrix instead, made of the kernel:
+    more products, but in one piece, and no patches are added up in a reverse pass.
 
     Args:
       output_channels: channels of the result.

@@ -77,8 +77,8 @@ class Network:
       num_groups: into how many groups of environments a sequence is split, to be passed through one after the other. A
         reverse pass then works on one group at a time and needs that much less memory, for one more forward pass.
       rematerialise_core: whether the reverse pass through a core keeps inputs and states alone, and recomputes what is
-        inside of a step. None does so on CPU alone, where memory is what takes the time: it takes up to a third less. The
-        numbers are the same.
+        inside of a step. None does so on CPU alone, where memory is what takes the time: it takes up to a third
+        less. The numbers are the same.
 
     Raises:
       ValueError: if there is no group.
