@@ -46,8 +46,8 @@ class Mixed:
       rematerialise: keeps of each update only the weights, the optimiser's state and the trajectory before it, and
         recomputes the gradient in the reverse pass. It repeats no acting.
       num_segments: parts of the `K` updates, which it divides. Of each, what it starts with is kept; its updates and
-        its acting are repeated in the reverse pass. With a number near sqrt(K), memory grows like that root, at the cost of
-        one more forward pass. It takes environments that are computed inside the program.
+        its acting are repeated in the reverse pass. With a number near sqrt(K), memory grows like that root, at the cost
+        of one more forward pass. It takes environments that are computed inside the program.
 
     Source: Kemaev et al. (2025), without their block structure; with targets apart, this project.
     """
